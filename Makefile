@@ -1,0 +1,68 @@
+# What can be done in this repository; `make` alone lists it. Needs nothing but make and Python 3.11 to 3.13.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test check lint types floors lock check-lock docs bench clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c "$(SUITABLE)" 2>/dev/null && echo $(name))) python3)
+COMPILE := pip compile --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+help: ## List what can be done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+setup: $(READY) ## Make the virtual environment .venv with the pinned dependencies
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c "$(SUITABLE)" || { echo "Muxly needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing the pinned dependencies into .venv (once per change of requirements.lock)"
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## Run the main job on the sample API; again: only what changed
+	@$(BIN)/muxly demo
+
+dev: $(READY) ## Open the Dagster UI on MUXLY_PROJECT, or else on the demo and its API
+	@$(BIN)/python -m muxly_dagster.demo.dev
+
+test: $(READY) ## Run the test suite (arguments for pytest: make test ARGS="-k lake")
+	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+check: lint types floors check-lock docs ## Do what CI does, besides the tests
+
+lint: $(READY) ## Check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## Check types, strictly
+	@$(BIN)/mypy
+
+floors: $(READY) ## Check that rooms import downward only
+	@$(BIN)/lint-imports
+
+lock: $(READY) ## Bring requirements.lock up to date with pyproject.toml
+	@$(BIN)/uv $(COMPILE) pyproject.toml --output-file requirements.lock
+
+# Seeded with the present lock, the compiler keeps every pin that still fits: a difference means that pyproject.toml asks for another.
+check-lock: $(READY)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp requirements.lock "$$folder" \
+	&& $(BIN)/uv $(COMPILE) pyproject.toml --output-file "$$folder/requirements.lock" > /dev/null \
+	&& { diff -u requirements.lock "$$folder/requirements.lock" || { echo "requirements.lock is out of date: run make lock" >&2; exit 1; }; }
+	@! grep -nE '://|^-' requirements.lock || { echo "requirements.lock must name no index address" >&2; exit 1; }
+
+docs: $(READY) ## Build the documentation into site/
+	@$(BIN)/mkdocs build --strict --quiet
+
+bench: $(READY) ## Measure how fast it is (docs/development/benchmarks.md)
+	@$(BIN)/python -m benchmarks
+
+clean: ## Delete everything that was made here, the virtual environment and the demo too
+	@rm -rf .venv .venv-bench .demo .muxly .dagster site build dist .coverage .*_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,156 @@
+"""The commands of `muxly`, what they take, and how an error reaches a person: in words, with exit code 1 or 2."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muxly_dagster import __version__
+from muxly_dagster.cli import dead_letters, terminal
+from muxly_dagster.errors import MuxlyError
+
+app = typer.Typer(
+    name="muxly",
+    help="Pull, unify and route your company's data: one muxly.yaml, run by Dagster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(dead_letters.app, name="dead-letters")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def main() -> None:
+    """Run the command line; never shows a traceback for an error that Muxly raises on purpose."""
+    try:
+        app()
+    except MuxlyError as error:
+        terminal.fail(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        terminal.say("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`muxly query ... | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    project: Annotated[str, typer.Option("--project", "-p", help="The muxly.yaml or its folder (MUXLY_PROJECT).")] = "",
+) -> None:
+    if project:
+        os.environ["MUXLY_PROJECT"] = project
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the new project goes.")] = Path(),
+    template: Annotated[str, typer.Option("--template", "-t", help="files, sql or rest; the default runs as it stands.")] = "files",
+) -> None:
+    """Begin a project: writes a muxly.yaml that runs as it stands."""
+    from muxly_dagster.cli import project
+
+    project.init(folder, template)
+
+
+@app.command()
+def check(
+    offline: Annotated[bool, typer.Option("--offline", help="Do not try the sources and destinations.")] = False,
+    json: Json = False,
+) -> None:
+    """Check muxly.yaml, then try every source and destination; says everything that is wrong at once."""
+    from muxly_dagster.cli import project
+
+    project.check(offline=offline, json=json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of muxly.yaml, for editors."""
+    from muxly_dagster.cli import project
+
+    project.schema()
+
+
+@app.command()
+def run(
+    select: Annotated[list[str], typer.Argument(help="Assets, sources, routes or jobs; +NAME with all before it, NAME+ with all behind it.")],
+    from_start: Annotated[bool, typer.Option("--from-start", help="Forget cursors and offsets: read or deliver everything again.")] = False,
+    json: Json = False,
+) -> None:
+    """Run pulls, transforms and deliveries now, in order; the run is kept in Dagster's history."""
+    from muxly_dagster.cli import run as running
+
+    running.run(select, from_start=from_start, json=json)
+
+
+@app.command()
+def preview(
+    name: Annotated[str, typer.Argument(help="A pull, a transform, or a delivery (ROUTE.DESTINATION).")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many records.")] = 10,
+    json: Json = False,
+) -> None:
+    """Show what a pull would read or a delivery would send; nothing is stored or sent."""
+    from muxly_dagster.cli import look
+
+    look.preview(name, limit, json=json)
+
+
+@app.command()
+def query(sql: Annotated[str, typer.Argument(help='One SELECT, such as "select * from crm.contacts limit 5".')], json: Json = False) -> None:
+    """Ask the lake in SQL (DuckDB's), over the current rows of every table."""
+    from muxly_dagster.cli import look
+
+    look.query(sql, json=json)
+
+
+@app.command()
+def trace(
+    record: Annotated[list[str], typer.Argument(help="A record id, or a table and a key: crm.deals 1001.")],
+    json: Json = False,
+) -> None:
+    """Where did this record go? Which rules matched and why, and which receipt covers it."""
+    from muxly_dagster.cli import look
+
+    look.trace(" ".join(record), json=json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check what a person would check by hand: versions, folders, database, lake, Dagster's home."""
+    from muxly_dagster.cli import doctor as checks
+
+    checks.doctor(json=json)
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(help="The port of the Dagster UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+) -> None:
+    """Start the Dagster UI and its daemon on this project; Ctrl-C stops both."""
+    from muxly_dagster.cli import dev as developing
+
+    developing.dev(host, port)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo keeps its things.")] = Path(".demo"),
+) -> None:
+    """Run the main job on a small sample API that ships with Muxly; a second time moves only what changed."""
+    from muxly_dagster.cli import demo as demonstration
+
+    demonstration.demo(folder)

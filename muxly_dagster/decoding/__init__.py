@@ -1,0 +1,12 @@
+"""Pages of JSON bytes into Arrow tables of the lake's types: fast while the shape is known, exact and forgiving when it changes.
+
+The shape learnt so far is compiled into a msgspec decoder that refuses anything else. A page it refuses is read record by
+record: new fields and types are learnt, what cannot be read is set aside with its reason, and the decoder is compiled anew.
+No number is ever rounded in silence.
+"""
+
+from muxly_dagster.decoding.pages import Page, PageDecoder, Unread
+from muxly_dagster.decoding.paths import Selector, parse_path
+from muxly_dagster.decoding.values import FieldType, declared_field
+
+__all__ = ["FieldType", "Page", "PageDecoder", "Selector", "Unread", "declared_field", "parse_path"]

@@ -1,0 +1,1 @@
+"""The Dagster face: assets, checks, jobs, schedules, sensors and resources of one assembled project."""

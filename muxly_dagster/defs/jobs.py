@@ -1,0 +1,33 @@
+"""A project's jobs, each with its schedule."""
+
+import dagster as dg
+
+from muxly_dagster.assembly import Assembly, select
+from muxly_dagster.defs.metadata import asset_key
+
+
+def project_jobs(assembly: Assembly) -> dg.Definitions:
+    """All jobs, and a schedule for each that says when it runs."""
+    jobs = {
+        name: dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*(asset_key(asset) for asset in select(assembly, spec.select))),
+            description=spec.description or f"Runs {', '.join(spec.select)}.",
+            tags={"muxly/job": name},
+            # One process for all of a job's steps: a process for each would cost seconds of CPU where most pulls take less.
+            executor_def=dg.in_process_executor,
+        )
+        for name, spec in assembly.jobs.items()
+    }
+    schedules = [
+        dg.ScheduleDefinition(
+            name=f"{name}_schedule",
+            job=jobs[name],
+            cron_schedule=spec.cron,
+            execution_timezone=spec.timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING if spec.enabled else dg.DefaultScheduleStatus.STOPPED,
+        )
+        for name, spec in assembly.jobs.items()
+        if spec.cron
+    ]
+    return dg.Definitions(jobs=list(jobs.values()), schedules=schedules)

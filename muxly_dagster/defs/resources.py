@@ -1,0 +1,95 @@
+"""What runs are given by Dagster: the open project, the sources and destinations by name, and the lake's IO manager."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from muxly_dagster.assembly import Assembly
+from muxly_dagster.defs.io_manager import LakeIOManager
+from muxly_dagster.runtime import Runtime
+from muxly_dagster.settings import Settings
+
+MUXLY = "muxly"
+LAKE_IO_MANAGER = "lake_io_manager"
+_RESERVED = frozenset({MUXLY, LAKE_IO_MANAGER, "io_manager"})
+
+
+class OpenProject:
+    """The project's runtime, opened when a run first asks for it: loading definitions touches neither lake nor database."""
+
+    def __init__(self, settings: Settings, assembly: Assembly) -> None:
+        self._settings, self._assembly = settings, assembly
+        self._runtime: Runtime | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """The open runtime. Raises MuxlyError when the database cannot be opened."""
+        if self._runtime is None:
+            self._runtime = Runtime.of(self._settings, self._assembly)
+        return self._runtime
+
+    def close(self) -> None:
+        """Give back what was opened, if anything was."""
+        if self._runtime is not None:
+            self._runtime.__exit__(None, None, None)
+            self._runtime = None
+
+
+def project_resource(settings: Settings, assembly: Assembly) -> dg.ResourceDefinition:
+    """The resource `muxly`. It has no configuration, so nothing of the settings reaches Dagster's snapshots."""
+
+    def opened(_context: dg.InitResourceContext) -> Iterator[OpenProject]:
+        project = OpenProject(settings, assembly)
+        try:
+            yield project
+        finally:
+            project.close()
+
+    return dg.ResourceDefinition(opened, description="The project: its lake, its state, and everything muxly.yaml declares.")
+
+
+def lake_io_manager() -> dg.IOManagerDefinition:
+    """The IO manager `lake_io_manager`, which reads and writes tables of the project's lake."""
+
+    def opened(context: dg.InitResourceContext) -> LakeIOManager:
+        project: OpenProject = context.resources.muxly
+        return LakeIOManager(lambda: project.runtime.lake)
+
+    return dg.IOManagerDefinition(
+        opened,
+        required_resource_keys={MUXLY},
+        description="Assets as tables of the lake, read as pandas, pyarrow or DuckDB.",
+    )
+
+
+def resource_names(assembly: Assembly) -> tuple[dict[str, str], dict[str, str]]:
+    """What sources and destinations are called among Dagster's resources, which share one set of names.
+
+    Each goes by its own name. A destination called like a source becomes `NAME_destination`; what is called like a resource that
+    Dagster or Muxly needs gets a suffix too.
+    """
+    taken = set(_RESERVED) | set(assembly.sources) | set(assembly.destinations)
+    sources = {name: _free(name, "source", taken) if name in _RESERVED else name for name in assembly.sources}
+    clashing = _RESERVED | set(assembly.sources)
+    destinations = {name: _free(name, "destination", taken) if name in clashing else name for name in assembly.destinations}
+    return sources, destinations
+
+
+def _free(name: str, suffix: str, taken: set[str]) -> str:
+    free = f"{name}_{suffix}"
+    while free in taken:
+        free = f"{free}_{suffix}"
+    taken.add(free)
+    return free
+
+
+def project_resources(settings: Settings, assembly: Assembly) -> Mapping[str, Any]:
+    """All resources of a project."""
+    sources, destinations = resource_names(assembly)
+    return {
+        MUXLY: project_resource(settings, assembly),
+        LAKE_IO_MANAGER: lake_io_manager(),
+        **{sources[name]: connector for name, connector in assembly.sources.items()},
+        **{destinations[name]: destination for name, destination in assembly.destinations.items()},
+    }

@@ -1,0 +1,37 @@
+"""One asset per route and destination: the delivery of a table's changes."""
+
+import dagster as dg
+
+from muxly_dagster.assembly import Target
+from muxly_dagster.defs.checks import delivery_result, delivery_spec
+from muxly_dagster.defs.execution import run_asset
+from muxly_dagster.defs.metadata import TABLE_NAME, asset_key, checked_owners, kind, outcome_metadata
+from muxly_dagster.defs.resources import MUXLY
+
+_COUNTS = ("read", "accepted", "refused", "unrouted")
+
+
+def target_asset(target: Target) -> dg.AssetsDefinition:
+    """The asset `route/destination`, downstream of the table whose changes it delivers."""
+    spec, destination = target.spec, target.destination
+
+    @dg.asset(
+        key=asset_key(target.name),
+        deps=[asset_key(target.table)],
+        description=spec.description or f"Changes of {target.table} delivered to {target.destination_name} ({destination.title}).",
+        group_name=spec.group or "routes",
+        owners=checked_owners(spec.owners, f"routes.{target.route}"),
+        kinds={kind(destination.type)},
+        tags={"muxly/asset": "delivery", "muxly/route": target.route, "muxly/destination": target.destination_name},
+        metadata={TABLE_NAME: destination.public_name(target.table), "from": target.table},
+        check_specs=[delivery_spec(target.name)],
+        required_resource_keys={MUXLY},
+    )
+    def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        runtime, outcome = run_asset(context, target.name)
+        return dg.MaterializeResult(
+            metadata=outcome_metadata(outcome, _COUNTS),
+            check_results=[delivery_result(outcome, runtime.lag(target.name))],
+        )
+
+    return materialize

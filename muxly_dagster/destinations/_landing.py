@@ -1,0 +1,166 @@
+"""A delivery as a SQL database takes it: which table and columns, which key, which rows to write and which to delete."""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from muxly_dagster import records
+from muxly_dagster.destination import Delivery
+from muxly_dagster.errors import ConfigurationError
+
+Mode = Literal["append", "upsert", "replace", "mirror"]
+RecordColumn = Literal["seq", "op", "key", "hash", "at", "run", "metadata"]
+
+OFFSETS = "_muxly_offsets"
+MADE_BY = "Muxly keeps this table"
+"""Written into the tables Muxly creates. It may change the types of such a table's columns; other people's it leaves alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """`upserts` holds the columns to write, `deletes` the key columns only. Neither has a key twice unless every change is a row."""
+
+    upserts: pa.Table
+    deletes: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Where a delivery's rows go and how. `rows` are the lake's; `names` maps their columns to the database's, in its order.
+
+    `key` are the database's names of the key columns; empty where every change becomes a row of its own.
+    """
+
+    delivery_id: str
+    table_id: str
+    run_id: str
+    upto: int
+    schema: str
+    table: str
+    mode: Mode
+    deletes: bool
+    evolve: bool
+    key: tuple[str, ...]
+    names: Mapping[str, str]
+    rows: pa.Table
+
+    @property
+    def target(self) -> str:
+        """The table with its schema, for people."""
+        return f"{self.schema}.{self.table}" if self.schema else self.table
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns to write under the database's names, in the lake's types."""
+        fields = (self.rows.schema.field(name) for name in self.names)
+        return pa.schema([f.with_name(self.names[f.name]) for f in fields])
+
+    def changes(self, after: int) -> Changes:
+        """What the changes with a seq above `after` come to."""
+        rows = self.rows.filter(pc.greater(self.rows[records.SEQ], after))
+        gone = pc.equal(rows[records.OP], "delete")
+        if self.mode == "append":
+            return Changes(self._renamed(rows), self._renamed(rows.slice(0, 0)))
+        if not self.key:
+            return Changes(self._renamed(rows.filter(pc.invert(gone))), self._renamed(rows.slice(0, 0)))
+        if not self.deletes:
+            rows = rows.filter(pc.invert(gone))
+        rows = _last_of_each_key(rows)
+        gone = pc.equal(rows[records.OP], "delete")
+        return Changes(self._renamed(rows.filter(pc.invert(gone))), self._renamed(rows.filter(gone)).select(list(self.key)))
+
+    def _renamed(self, rows: pa.Table) -> pa.Table:
+        return pa.table([rows[name] for name in self.names], schema=self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a transaction did. `position` is the seq the database stood at before it; `evolved` says how the table was changed."""
+
+    written: int = 0
+    deleted: int = 0
+    position: int | None = None
+    repeated: bool = False
+    evolved: tuple[str, ...] = ()
+
+
+def plan(
+    delivery: Delivery,
+    *,
+    schema: str,
+    table: str,
+    mode: Mode,
+    deletes: bool,
+    evolve: bool,
+    rename: Mapping[str, str],
+    record_columns: Sequence[RecordColumn],
+    longest_name: int = 0,
+    folds_case: bool = False,
+) -> Landing:
+    """Lay out a delivery. `longest_name` is the database's limit in bytes (0: none), `folds_case` whether `A` and `a` are one column.
+
+    Raises ConfigurationError when two columns would have one name.
+    """
+    data = records.data_schema(delivery.rows.schema).names
+    key = delivery.key if mode != "append" else ()
+    extra = [f"_muxly_{name}" for name in record_columns]
+    if not key and mode != "append" and not _only_appends(delivery.rows):
+        key = (records.KEY,)
+        extra = [records.KEY, *(name for name in extra if name != records.KEY)]
+    names = {name: _shortened(rename.get(name, name), longest_name) for name in [*data, *extra]}
+    twice = [n for n, count in Counter(n.lower() if folds_case else n for n in names.values()).items() if count > 1]
+    if twice:
+        both = " and ".join(old for old, new in names.items() if (new.lower() if folds_case else new) == twice[0])
+        raise ConfigurationError(
+            f"the columns {both} of {delivery.table} would both be named {twice[0]} in the database",
+            do="rename one of them with `columns:`",
+        )
+    missing = [name for name in key if name not in names]
+    if missing:
+        raise ConfigurationError(
+            f"the key column {missing[0]} of {delivery.table} is not among its columns", do="correct `key:` of the pull or transform"
+        )
+    return Landing(
+        delivery_id=delivery.id,
+        table_id=delivery.table_id,
+        run_id=delivery.run_id,
+        upto=delivery.upto,
+        schema=schema,
+        table=_shortened(table, longest_name),
+        mode=mode,
+        deletes=deletes,
+        evolve=evolve,
+        key=tuple(names[name] for name in key),
+        names=names,
+        rows=delivery.rows,
+    )
+
+
+def now() -> str:
+    """The present, as it stands in the offsets table."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _only_appends(rows: pa.Table) -> bool:
+    return bool(pc.all(pc.equal(rows[records.OP], "append")).as_py())
+
+
+def _last_of_each_key(rows: pa.Table) -> pa.Table:
+    if pc.count_distinct(rows[records.KEY]).as_py() == len(rows):
+        return rows
+    last = rows.select([records.KEY, records.SEQ]).group_by(records.KEY).aggregate([(records.SEQ, "max")])
+    return rows.filter(pc.is_in(rows[records.SEQ], last[f"{records.SEQ}_max"]))
+
+
+def _shortened(name: str, longest: int) -> str:
+    """A name the database would cut off, cut off so that it stays unique."""
+    if not longest or len(name.encode()) <= longest:
+        return name
+    mark = f"_{xxhash.xxh3_64_intdigest(name.encode()):016x}"
+    return name.encode()[: longest - len(mark)].decode(errors="ignore") + mark

@@ -1,0 +1,260 @@
+"""The client: requests in, answers out, with everything between them that can go wrong met the same way."""
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import urljoin, urlsplit
+
+from muxly_dagster.auth import Auth, NoAuth
+from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SourceError
+from muxly_dagster.http import outcomes
+from muxly_dagster.http.credentials import Credentials
+from muxly_dagster.http.hosts import Reach, merge_query, same_place, without_params
+from muxly_dagster.http.limits import Budgets, Limit, Stopped
+from muxly_dagster.http.messages import Request, Response
+from muxly_dagster.http.outgoing import Outgoing, absolute, outgoing
+from muxly_dagster.http.redaction import Redaction
+from muxly_dagster.http.retries import PASSING, UNTOUCHED, Retries, retry_after
+from muxly_dagster.http.transport import Timeouts, Trouble, open_transport
+
+_log = logging.getLogger("muxly.http")
+
+Verdict = Literal["ok", "retry", "sign_in", "skip", "fail"]
+"""What an answer means: take it, send the request again, renew the credentials, hand it back as it is, give up."""
+
+Judge = Callable[[Response], Verdict | tuple[Verdict, float | None] | None]
+"""An API's own reading of its answers, perhaps with the wait before a retry in seconds; None leaves it to the status."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
+_MIB = 1024 * 1024
+
+
+class Http:
+    """Talks to one API from any thread, over kept connections.
+
+    A request that meets a passing trouble is sent again after a wait; one that cannot succeed raises SignInError,
+    SourceError or, when the trouble outlasts `retries`, RetryLater. `hosts` are the hosts that may be asked beside the
+    base URL's own; `judge` may overrule what a status means; `secrets` are hidden in texts like those of `auth`;
+    `concurrency` is the number of the client's own threads, which `each` and `prefetch` share.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "",
+        *,
+        auth: Auth = NoAuth(),  # noqa: B008 (frozen)
+        limits: Sequence[Limit] = (),
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 (frozen)
+        retries: Retries = Retries(),  # noqa: B008 (frozen)
+        headers: Mapping[str, str] | None = None,
+        hosts: Sequence[str] | None = None,
+        max_body: int = 256 * _MIB,
+        judge: Judge | None = None,
+        secrets: Sequence[str] = (),
+        concurrency: int = 16,
+    ) -> None:
+        self._base_url = base_url
+        base = urlsplit(base_url) if base_url else None
+        self._credentials = Credentials.of(auth, base)
+        self._redaction = Redaction([*self._credentials.secrets, *secrets])
+        self._reach = Reach(base, None if hosts is None else tuple(hosts))
+        if base and (refusal := Reach(None, None).refusal(base)):
+            raise ConfigurationError(f"the base URL is {self._redaction(base_url)!r}, {refusal}", do="write it as https://HOST/PATH")
+        self._headers = dict(headers or {})
+        self._hidden = frozenset([*self._credentials.secrets, *(s for s in secrets if s)])
+        self._retries, self._judge, self._max_body, self._timeouts = retries, judge, max_body, timeouts
+        self._budgets = Budgets(limits, base.path if base else "")
+        self._transport = open_transport(timeouts, self._redaction)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="muxly-http")
+        self._closed = threading.Event()
+        self._stops: set[threading.Event] = {self._closed}
+        self._lock = threading.Lock()
+
+    # ---- asking ----------------------------------------------------------------------------------------------------
+
+    def request(self, request: Request) -> Response:
+        """Send a request and wait for its answer. Raises SignInError, SourceError, RetryLater, ConfigurationError."""
+        if threading.current_thread() is not threading.main_thread():
+            return self._exchange(request, self._closed)
+        # The transport cannot be interrupted: waiting for another thread lets Ctrl-C and Dagster's termination through.
+        stop = self._begin()
+        try:
+            return self._threads.submit(self._exchange, request, stop).result()
+        finally:
+            self._end(stop)
+
+    def get(self, url: str, params: Mapping[str, Any] | None = None) -> Response:
+        """Send a GET request and wait for its answer; errors as in `request`."""
+        return self.request(Request("GET", url, params))
+
+    def prefetch(self, request: Request) -> Future[Response]:
+        """Send a request on one of the client's own threads; `result()` gives the answer or raises what `request` raises."""
+        return self._threads.submit(self._exchange, request, self._closed)
+
+    def each(self, requests: Iterable[Request], in_flight: int) -> Iterator[Response]:
+        """The answers in the order of the requests, with at most `in_flight` requests sent ahead (and at most `concurrency` at once).
+
+        The next request is only asked for when an answer has been taken. What fails is raised at its place. Closing the
+        iterator ends what waits and waits for what is on the wire: afterwards nothing of it is running.
+        """
+        stop = self._begin()
+        pending: deque[Future[Response]] = deque()
+        source = iter(requests)
+        more = True
+        try:
+            while True:
+                while more and len(pending) < max(1, in_flight):
+                    try:
+                        pending.append(self._threads.submit(self._exchange, next(source), stop))
+                    except StopIteration:
+                        more = False
+                    except Exception as error:
+                        failed: Future[Response] = Future()
+                        failed.set_exception(error)
+                        pending.append(failed)
+                        more = False
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            self._end(stop)
+            for future in pending:
+                future.cancel()
+            wait(pending)
+
+    def close(self) -> None:
+        """End everything under way and close the connections."""
+        self._closed.set()
+        with self._lock:
+            for stop in self._stops:
+                stop.set()
+        self._budgets.wake()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._transport.close()
+        self._threads.shutdown(wait=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Http({self._redaction(self._base_url)!r})"
+
+    # ---- one request, however often it is sent ------------------------------------------------------------------------
+
+    def _exchange(self, request: Request, stop: threading.Event) -> Response:
+        first = outgoing(request, absolute(self._base_url, request.url), self._headers, self._credentials)
+        address = urlsplit(first.url)
+        where = f"{first.method} {self._redaction(first.url)}"
+        if refusal := self._reach.refusal(address):
+            raise SourceError(f"the request goes to a place {refusal}", do=outcomes.ADD_HOST, where=where)
+        path = address.path or "/"
+        spent = 0.0
+        for attempt in itertools.count(1):
+            began = time.monotonic()
+            answer: Response | Trouble
+            try:
+                turn = self._budgets.start(path, stop)
+            except Stopped:
+                raise outcomes.stopped(where) from None
+            try:
+                began = time.monotonic()
+                answer = self._follow(request, first)
+            except Trouble as trouble:
+                answer = trouble
+            finally:
+                self._budgets.finish(turn)
+            asked: float | None = None
+            if isinstance(answer, Trouble):
+                again = answer.kind in ("connect", "timeout", "broken", "garbled") and (request.repeatable or not answer.sent)
+                failure = outcomes.of_trouble(answer, where, self._redaction, self._timeouts, self._max_body)
+            else:
+                verdict, asked, own = self._verdict(answer)
+                if verdict in ("ok", "skip"):
+                    return answer
+                again = verdict == "retry" and (own or request.repeatable or answer.status in UNTOUCHED)
+                asked = asked if asked is not None else retry_after(answer) if verdict == "retry" else None
+                failure = outcomes.of_response(answer, verdict, asked, refused_repeat=verdict == "retry" and not again)
+            if not again:
+                raise failure
+            delay = self._retries.delay(attempt) + (asked or 0.0)
+            spent += time.monotonic() - began
+            if attempt >= self._retries.attempts or spent + (asked if asked is not None else delay) > self._retries.budget_seconds:
+                raise outcomes.given_up(failure, attempt, asked)
+            if asked is not None or (isinstance(answer, Response) and answer.status == 429):
+                self._budgets.pause(path, asked if asked is not None else delay)
+            _log.info("%s: %s; trying again in %.1f s (attempt %d of %d)", where, failure.what, delay, attempt + 1, self._retries.attempts)
+            spent += delay
+            if stop.wait(delay):
+                raise outcomes.stopped(where)
+        raise AssertionError("unreachable")
+
+    def _verdict(self, response: Response) -> tuple[Verdict, float | None, bool]:
+        """The verdict, the wait asked for, and whether it is the API's own reading."""
+        verdict = self._judge(response) if self._judge else None
+        seconds: float | None = None
+        if isinstance(verdict, tuple):
+            verdict, seconds = verdict
+        if verdict is not None:
+            return verdict, seconds, True
+        if 200 <= response.status < 300:
+            return "ok", None, False
+        if response.status in (401, 403):
+            return "sign_in", None, False
+        return ("retry" if response.status in PASSING else "fail"), None, False
+
+    def _follow(self, request: Request, first: Outgoing) -> Response:
+        """Send once, following redirects. Raises Trouble, and SourceError for a redirect that may not be followed."""
+        url, headers, params = first.url, first.headers, first.params
+        for _ in range(_MOST_REDIRECTS + 1):
+            answer = self._transport.send(first.method, merge_query(url, params), headers, first.content, self._max_body)
+            location = answer.headers.get("location")
+            if answer.status not in _REDIRECTS or not location or first.method not in ("GET", "HEAD"):
+                return Response(answer.status, answer.headers, answer.content, url, request, self._redaction)
+            here = urlsplit(url)
+            where = f"{first.method} {self._redaction(url)}"
+            try:
+                there = urlsplit(urljoin(url, location))
+                refusal = self._reach.refusal(there, came_from=here)
+            except ValueError:
+                raise SourceError("redirects to an address that cannot be read", do="check base_url and the path", where=where) from None
+            if refusal:
+                raise SourceError(f"redirects to a place {refusal}; not followed", do=outcomes.ADD_HOST, where=where)
+            if "@" in there.netloc and there.netloc != here.netloc:
+                there = there._replace(netloc=there.netloc.rpartition("@")[2])
+            url = there.geturl().partition("#")[0]
+            if not same_place(here, there):
+                headers, params = self._credentials.strip(headers, self._hidden), ()
+                url = without_params(url, self._credentials.param_names, self._hidden)
+            else:
+                url = without_params(url, self._credentials.param_names, frozenset())  # it would be sent twice
+        where = f"{first.method} {self._redaction(first.url)}"
+        raise SourceError(f"redirects more than {_MOST_REDIRECTS} times", do="check base_url; log-in pages redirect in circles", where=where)
+
+    # ---- what is under way ----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> threading.Event:
+        stop = threading.Event()
+        with self._lock:
+            if self._closed.is_set():
+                stop.set()
+            self._stops.add(stop)
+        return stop
+
+    def _end(self, stop: threading.Event) -> None:
+        stop.set()
+        with self._lock:
+            self._stops.discard(stop)
+        self._budgets.wake()
+
+
+__all__ = ["Http", "Judge", "MuxlyError", "RetryLater", "Verdict"]

@@ -1,0 +1,92 @@
+"""Opens and lists the tables of the lake, lays them open to SQL, and keeps them compact."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from muxly_dagster.connector import Contract
+from muxly_dagster.errors import MuxlyError
+from muxly_dagster.lake.table import LakeTable
+from muxly_dagster.lake.writer import Writer
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class Lake:
+    """All tables under one folder or bucket URL (`s3://`, `gs://`). `options` go to the object store as they stand."""
+
+    def __init__(self, url: str, options: dict[str, str] | None = None) -> None:
+        self.url, self.options = url.rstrip("/"), options
+
+    def path(self, name: str) -> str:
+        """Where the table of this name lives: `crm.contacts` in the folder crm/contacts."""
+        return f"{self.url}/{name.replace('.', '/')}"
+
+    def table(self, name: str) -> LakeTable | None:
+        """The table as it stands now; None if nothing was ever stored under this name."""
+        try:
+            return LakeTable(name, DeltaTable(self.path(name), storage_options=self.options))
+        except TableNotFoundError:
+            return None
+        except DeltaError as error:
+            raise MuxlyError(
+                f"the lake table {name} cannot be read: {error}",
+                where=self.path(name),
+                do=f"restore its files from a backup, or move the folder away and run `muxly run {name} --from-start`",
+            ) from error
+
+    def existing(self, name: str) -> LakeTable:
+        """The table as it stands now. Raises MuxlyError when there is none yet."""
+        table = self.table(name)
+        if table is None:
+            raise MuxlyError(f"{name} has no data yet", do=f"run `muxly run {name}` first")
+        return table
+
+    def writer(
+        self, name: str, *, key: Iterable[str], run_id: str, contract: Contract = "evolve", appends: bool = False, flush_rows: int = 50_000
+    ) -> Writer:
+        """A writer that appends what really changes; see Writer."""
+        return Writer(self, name, key=tuple(key), run_id=run_id, contract=contract, appends=appends, flush_rows=flush_rows)
+
+    def attach(self, connection: "duckdb.DuckDBPyConnection", names: Iterable[str]) -> None:
+        """Make the current rows of these tables readable in DuckDB under their own names (`crm.contacts`, `customers`)."""
+        for name in names:
+            table = self.existing(name)
+            schema, _, short = name.rpartition(".")
+            target = f'"{schema}"."{short}"' if schema else f'"{short}"'
+            if schema:
+                connection.execute(f'create schema if not exists "{schema}"')
+            log = f"_muxly_log_{name.replace('.', '__')}"
+            connection.register(log, table.dataset())
+            columns = ", ".join('"' + column.replace('"', '""') + '"' for column in table.schema.names)
+            connection.execute(
+                f'create or replace view {target} as select {columns} from "{log}" where _muxly_seq in ('
+                f'select max(_muxly_seq) from "{log}" group by _muxly_key having arg_max(_muxly_op, _muxly_seq) <> \'delete\')'
+            )
+
+    def names(self) -> list[str]:
+        """The tables of a lake that is a local folder, sorted."""
+        root = Path(self.url)
+        return sorted(".".join(log.parent.relative_to(root).parts) for log in root.glob("**/_delta_log")) if root.is_dir() else []
+
+    def maintain(self, names: Iterable[str], *, keep_hours: int = 168) -> dict[str, Any]:
+        """Merge small files and remove those that no version younger than `keep_hours` needs. Answers counts per table."""
+        done: dict[str, Any] = {}
+        for name in names:
+            table = self.table(name)
+            if table is None:
+                continue
+            merged = table.delta.optimize.compact()
+            table.delta.create_checkpoint()
+            removed = table.delta.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False)
+            table.delta.cleanup_metadata()
+            done[name] = {
+                "files_before": merged["numFilesRemoved"],
+                "files_after": merged["numFilesAdded"],
+                "files_vacuumed": len(removed),
+            }
+        return done

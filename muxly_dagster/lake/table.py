@@ -1,0 +1,130 @@
+"""One table of the lake, as it stood when it was opened: its changes, its current rows."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from muxly_dagster import records
+from muxly_dagster.lake.known import KnownRows
+
+CURSOR_TRANSACTION = "muxly"
+"""The application id under which a commit names the state's cursor row that belongs to it."""
+
+
+_KEY = "key: "
+
+
+def describe_key(key: tuple[str, ...]) -> str:
+    """A table's description in Delta's metadata: the key columns, which Delta has no other place for."""
+    return _KEY + records.to_json(key).decode()
+
+
+def read_key(description: str | None) -> tuple[str, ...]:
+    """The key columns that `describe_key` wrote."""
+    return tuple(orjson.loads(description.removeprefix(_KEY))) if description and description.startswith(_KEY) else ()
+
+
+class LakeTable:
+    """A snapshot of a table. Reads stay as of its opening, whatever is appended meanwhile."""
+
+    def __init__(self, name: str, delta: DeltaTable) -> None:
+        self.name, self.delta = name, delta
+        self.table_id = str(delta.metadata().id)[:8]
+        full = pa.schema(delta.schema().to_arrow())
+        self.schema = records.data_schema(full)
+        self.key = read_key(delta.metadata().description)
+        self.head = self._head()
+
+    @property
+    def url(self) -> str:
+        """Where the table lives."""
+        return str(self.delta.table_uri)
+
+    @property
+    def cursor_version(self) -> int | None:
+        """The number of the cursor row that the newest commit named; None if none ever did."""
+        return self.delta.transaction_version(CURSOR_TRANSACTION)
+
+    def _head(self) -> int:
+        actions = pa.table(self.delta.get_add_actions(flatten=True))
+        column = f"max.{records.SEQ}"
+        return (pc.max(actions[column]).as_py() or 0) if column in actions.column_names else 0
+
+    def dataset(self) -> ds.Dataset:
+        """All changes with all columns, for a scanner that prunes files by `_muxly_seq`."""
+        return self.delta.to_pyarrow_dataset()
+
+    def changes(self, after: int, upto: int) -> pa.Table:
+        """The changes with seq in (after, upto], in order: envelope and data columns."""
+        seq = ds.field(records.SEQ)
+        rows = self.dataset().to_table(filter=(seq > after) & (seq <= upto), use_threads=False)
+        return self._typed(rows).sort_by(records.SEQ)
+
+    def _typed(self, rows: pa.Table) -> pa.Table:
+        """Put back the field metadata that tells JSON columns, which a dataset scan may lose."""
+        fields = [records.ENVELOPE.field(n) if n in records.ENVELOPE.names else self.schema.field(n) for n in rows.column_names]
+        return pa.table(rows.columns, schema=pa.schema(fields))
+
+    def known(self) -> KnownRows:
+        """The hashes of all current rows."""
+        keys, contents, seqs, deleted = [], [], [], []
+        for batch in self.dataset().to_batches(columns=[records.SEQ, records.OP, records.KEY, records.HASH], use_threads=False):
+            keys.append(records.hash_texts(batch.column(records.KEY)))
+            contents.append(batch.column(records.HASH).to_numpy())
+            seqs.append(batch.column(records.SEQ).to_numpy())
+            deleted.append(pc.equal(batch.column(records.OP), "delete").to_numpy(zero_copy_only=False))
+        if not keys:
+            return KnownRows()
+        return KnownRows.from_log(np.concatenate(keys), np.concatenate(contents), np.concatenate(seqs), np.concatenate(deleted))
+
+    def current_seqs(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The seqs of the newest version of every record that is not deleted, ascending."""
+        seqs, keys, deleted = [], [], []
+        for batch in self.dataset().to_batches(columns=[records.SEQ, records.OP, records.KEY], use_threads=False):
+            keys.append(records.hash_texts(batch.column(records.KEY)))
+            seqs.append(batch.column(records.SEQ).to_numpy())
+            deleted.append(pc.equal(batch.column(records.OP), "delete").to_numpy(zero_copy_only=False))
+        if not keys:
+            return np.zeros(0, np.int64)
+        all_keys, all_seqs, all_deleted = np.concatenate(keys), np.concatenate(seqs), np.concatenate(deleted)
+        order = np.lexsort((all_seqs, all_keys))
+        newest = np.append(all_keys[order][1:] != all_keys[order][:-1], True)
+        return np.sort(all_seqs[order][newest & ~all_deleted[order]])
+
+    def current_batches(self, columns: Iterable[str] | None = None, *, envelope: bool = False) -> Iterator[pa.RecordBatch]:
+        """The current rows, a batch at a time: the data columns asked for, with the envelope if wanted."""
+        wanted = self.current_seqs()
+        names = [*(columns if columns is not None else self.schema.names)]
+        shown = pa.schema([*(records.ENVELOPE if envelope else []), *(self.schema.field(n) for n in names)])
+        scan = list(dict.fromkeys([records.SEQ, *shown.names]))
+        for batch in self.dataset().to_batches(columns=scan, use_threads=False, batch_readahead=2, fragment_readahead=1):
+            seqs = batch.column(records.SEQ).to_numpy()
+            at = np.searchsorted(wanted, seqs)
+            at[at == len(wanted)] = 0
+            rows = batch.filter(pa.array(wanted[at] == seqs)) if len(wanted) else batch.slice(0, 0)
+            if len(rows):
+                yield pa.record_batch([rows.column(n) for n in shown.names], schema=shown)
+
+    def current_reader(self, columns: Iterable[str] | None = None) -> pa.RecordBatchReader:
+        """The current rows as a stream of data columns."""
+        names = list(columns) if columns is not None else self.schema.names
+        return pa.RecordBatchReader.from_batches(pa.schema([self.schema.field(n) for n in names]), self.current_batches(names))
+
+    def current(self, columns: Iterable[str] | None = None) -> pa.Table:
+        """The current rows, all at once."""
+        return self.current_reader(columns).read_all()
+
+    def count_current(self) -> int:
+        """How many current rows there are."""
+        return len(self.current_seqs())
+
+    def history_of(self, key: str) -> pa.Table:
+        """All changes of one record, oldest first."""
+        rows = self.dataset().to_table(filter=ds.field(records.KEY) == key)
+        return self._typed(rows).sort_by(records.SEQ)

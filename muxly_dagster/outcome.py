@@ -1,0 +1,25 @@
+"""What one asset's run did, in numbers that everybody reports alike: the CLI's table, Dagster's metadata, the tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Progress = Callable[[str, int], None]
+"""Called with an asset's name and the number of records it has read so far in this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Counts of one run of one asset. For a delivery, read = accepted + refused + unrouted; for the others only read and changed count.
+
+    `refused` of a pull counts the records in quarantine. `metadata` is JSON for Dagster and people (receipt, schema changes).
+    """
+
+    asset: str
+    read: int = 0
+    changed: int = 0
+    accepted: int = 0
+    refused: int = 0
+    unrouted: int = 0
+    seconds: float = 0.0
+    metadata: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,249 @@
+"""What a muxly.yaml may say, as models: sources, transforms, routes, destinations and jobs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from muxly_dagster.connector import Contract
+from muxly_dagster.errors import Problem
+from muxly_dagster.project.checks import problem_at, problems_in
+from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.project.locate import Node, Segment
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SQL_SCHEMAS = ("main", "temp", "system", "memory", "information_schema", "pg_catalog")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise PydanticCustomError("name", "is not a name: a name is a lower-case letter, then lower-case letters, digits and underscores")
+    if text in _SQL_SCHEMAS or text == "muxly" or text.startswith("muxly_"):
+        raise PydanticCustomError("name", "is a name that Muxly or SQL keeps for itself")
+    return text
+
+
+def _empty_map(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _list_of_one(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _duration(text: str) -> str:
+    if text:
+        try:
+            parse_duration(text)
+        except ValueError as error:
+            raise PydanticCustomError("duration", "{why}", {"why": str(error)}) from None
+    return text
+
+
+def _named_maps(value: Any) -> Any:
+    """`[contacts, deals]` and `{contacts: }` as `{contacts: {}, deals: {}}`."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return {item: {} for item in value}
+    if isinstance(value, dict):
+        return {key: _empty_map(item) for key, item in value.items()}
+    return _empty_map(value)
+
+
+def _steps(value: Any) -> Any:
+    return [{item: {}} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Duration = Annotated[str, AfterValidator(_duration)]
+Names = Annotated[list[str], BeforeValidator(_list_of_one)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class _OpenSpec(_Spec):
+    """A model whose other keys are somebody else's fields: they are gathered under `config` and checked there."""
+
+    config: dict[str, Any] = Field(default={}, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        own = {key: item for key, item in value.items() if key in cls.model_fields and key != "config"}
+        return own | {"config": {key: item for key, item in value.items() if key not in own}}
+
+
+class SourceSpec(_OpenSpec):
+    """A connector with its settings and credentials; `config` holds the connector's own fields, `auth` among them."""
+
+    connector: str = Field(description="The connector's id, or the path of a manifest, beginning at this file's folder.")
+    pulls: Annotated[dict[Name, dict[str, Any]], BeforeValidator(_named_maps)] = Field(
+        {}, description="What is pulled, by name: a list of names, or a map of names to settings."
+    )
+
+
+class DestinationSpec(_OpenSpec):
+    """A place that takes records; `config` holds the fields of its type."""
+
+    type: str = Field(description="The type of destination.")
+
+
+class TransformSpec(_Spec):
+    """A table made from other tables, written as `sql`, `steps` or `python`."""
+
+    sql: str | None = Field(None, description="One SELECT in DuckDB's SQL; a pull's table is `source.pull`, a transform's is its name.")
+    steps: Annotated[list[dict[str, Any]], BeforeValidator(_steps)] | None = Field(
+        None, min_length=1, description="Steps done one after the other, each `{name: settings}`."
+    )
+    python: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A Python function, written `module:function`.")
+    from_: Names = Field([], alias="from", description="The tables that `steps` (exactly one) or `python` read.")
+    key: Names = Field([], description="Columns that identify a record; without them, its whole content does.")
+    contract: Contract = Field("evolve", description="What happens when columns appear or change type: evolve, freeze or discard.")
+    description: str = Field("", description="Shown in the Dagster UI.")
+    owners: list[str] = Field([], description="E-mail addresses or `team:NAME`, shown in the Dagster UI.")
+    group: str = Field("", description="Asset group in the Dagster UI.")
+    freshness: Duration = Field("", description="Warn when the table is older than this, such as `2h` or `1d`.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = [way for way in ("sql", "steps", "python") if getattr(self, way) is not None]
+        if len(ways) != 1:
+            said = "has " + " and ".join(ways) if ways else "has none of sql, steps and python"
+            raise PydanticCustomError("transform", "{said}: a transform is written in exactly one of the three", {"said": said})
+        if self.sql is not None and self.from_:
+            raise PydanticCustomError("transform", "has both sql and from: the query itself names the tables it reads; remove from")
+        if self.steps is not None and len(self.from_) != 1:
+            raise PydanticCustomError("transform", "has steps, so it needs `from` with exactly one table")
+        if self.python is not None and not self.from_:
+            raise PydanticCustomError("transform", "has python, so it needs `from` with the tables that the function receives")
+        for step in self.steps or ():
+            if len(step) != 1:
+                raise PydanticCustomError(
+                    "transform", "has a step with {count} names: write every step as `- name: settings`", {"count": len(step)}
+                )
+        return self
+
+
+class TargetSpec(_Spec):
+    """One destination that a rule names, with the settings that differ there. `at` is where it stands under `to`."""
+
+    destination: str
+    config: dict[str, Any] = Field(default={}, repr=False)
+    at: tuple[Segment, ...] = Field(default=(), exclude=True, repr=False)
+
+
+def _targets(value: Any) -> Any:
+    """`warehouse`, `[warehouse, {archive: {format: csv}}]` and `{warehouse: {table: deals}}` as a list of TargetSpec."""
+    if isinstance(value, str):
+        return [TargetSpec(destination=value)]
+    entries = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
+    targets: list[Any] = []
+    for index, entry in entries:
+        at: tuple[Segment, ...] = () if index is None else (index,)
+        if isinstance(entry, str):
+            targets.append(TargetSpec(destination=entry, at=at))
+        elif isinstance(entry, Mapping) and entry and all(isinstance(item, dict | None) for item in entry.values()):
+            targets += [TargetSpec(destination=str(name), config=config or {}, at=(*at, str(name))) for name, config in entry.items()]
+        elif isinstance(entry, TargetSpec):
+            targets.append(entry)
+        else:
+            raise PydanticCustomError("to", "is not a destination's name, `{name: {settings}}` or a list of these", {})
+    return targets
+
+
+Targets = Annotated[list[TargetSpec], BeforeValidator(_targets)]
+
+
+class RuleSpec(_Spec):
+    """One rule of a route: records for which `when` is true go to `to`."""
+
+    name: str = Field("", description="What the rule is called in receipts and by `muxly trace`.")
+    when: str | None = Field(None, description="A SQL condition over the record's columns; without it, every record matches.")
+    to: Targets = Field(description="Destinations: a name, `{name: {settings}}` for settings of this route's own, or a list of these.")
+
+
+class RouteSpec(_Spec):
+    """Which changed records of one table go where: `to` for all of them, or `rules`."""
+
+    from_: str = Field(alias="from", description="The table whose changes are routed: `source.pull` or a transform's name.")
+    to: Targets = Field([], description="Destinations of every record.")
+    rules: list[RuleSpec] = Field([], description="Rules, tried in this order.")
+    otherwise: Targets = Field([], description="Destinations of records that no rule matches; without it they go nowhere, and are counted.")
+    match: Literal["first", "all"] = Field("first", description="Whether the first rule that matches decides, or all that match.")
+    description: str = Field("", description="Shown in the Dagster UI.")
+    owners: list[str] = Field([], description="E-mail addresses or `team:NAME`, shown in the Dagster UI.")
+    group: str = Field("", description="Asset group in the Dagster UI.")
+
+    @model_validator(mode="after")
+    def _to_or_rules(self) -> Self:
+        if bool(self.to) == bool(self.rules):
+            said = "has both `to` and `rules`" if self.to else "has neither `to` nor `rules`"
+            raise PydanticCustomError("route", "{said}: `to` is for all records, `rules` for a choice; give one of them", {"said": said})
+        if self.otherwise and not self.rules:
+            raise PydanticCustomError("route", "has `otherwise` but no `rules`: with `to` every record is routed; remove otherwise")
+        return self
+
+
+class JobSpec(_Spec):
+    """What runs together, and when."""
+
+    select: Annotated[Names, Field(min_length=1)] = Field(
+        description="Sources, pulls, transforms, routes or `route.destination`; `+name` adds all it needs, `name+` all that follows."
+    )
+    cron: str = Field("", description="When it runs, as five cron fields or `@daily`; without it, only on demand.")
+    timezone: str = Field("UTC", description="The time zone that `cron` is in, such as Europe/Berlin.")
+    description: str = Field("", description="Shown in the Dagster UI.")
+    enabled: bool = Field(True, description="Whether the schedule starts switched on.")
+
+
+class Project(_Spec):
+    """Everything a muxly.yaml declares."""
+
+    name: str = Field("muxly", description="What the project is called in the Dagster UI.")
+    description: str = Field("", description="Shown in the Dagster UI.")
+    sources: Annotated[dict[Name, SourceSpec], BeforeValidator(_empty_map)] = Field({}, description="Where records come from, by name.")
+    transforms: Annotated[dict[Name, TransformSpec], BeforeValidator(_empty_map)] = Field(
+        {}, description="Tables made from tables, by name."
+    )
+    routes: Annotated[dict[Name, RouteSpec], BeforeValidator(_empty_map)] = Field({}, description="Which records go where, by name.")
+    destinations: Annotated[dict[Name, DestinationSpec], BeforeValidator(_empty_map)] = Field({}, description="Where records go, by name.")
+    jobs: Annotated[dict[Name, JobSpec], BeforeValidator(_empty_map)] = Field({}, description="What runs together and when, by name.")
+    retention_days: int = Field(30, ge=1, description="Days for which run history, delivered changes and dead letters are kept.")
+
+    _file: Path = PrivateAttr(default_factory=lambda: Path("muxly.yaml"))
+    _tree: Node = PrivateAttr(default_factory=lambda: Node({}))
+    _broken: frozenset[tuple[str, str]] = PrivateAttr(frozenset())
+
+    @property
+    def file(self) -> Path:
+        """The file the project was loaded from."""
+        return self._file
+
+    @property
+    def folder(self) -> Path:
+        """The folder that paths in the project begin at."""
+        return self._file.parent
+
+    def is_broken(self, section: str, name: str) -> bool:
+        """Whether an entry was left out because it has problems of its own, so that what refers to it is not to blame."""
+        return (section, name) in self._broken or (section, "") in self._broken
+
+    def problem(self, path: Sequence[Segment], what: str, do: str = "") -> Problem:
+        """A problem at a path of the declaration, with the file, line and column it stands at."""
+        return problem_at(self._tree, path, what, do)
+
+    def problems_at(self, path: Sequence[Segment], error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+        """What `model` says against the declaration at `path`: positioned, with did-you-mean, without any secret."""
+        return problems_in(self._tree, path, error, model)
+
+
+def located(project: Project, file: Path, tree: Node, broken: frozenset[tuple[str, str]] = frozenset()) -> Project:
+    """The project, knowing the file and tree it was read from and the entries that were left out of it."""
+    project._file, project._tree, project._broken = file, tree, broken
+    return project

@@ -1,0 +1,124 @@
+"""An open project: the assembly, the lake and the state together, ready to run any asset by its name."""
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from muxly_dagster import delivery, previewing, pulling, sandbox, tracing, transforming
+from muxly_dagster.assembly import Assembly, assemble
+from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.lake import Lake
+from muxly_dagster.outcome import Outcome, Progress
+from muxly_dagster.project.load import load_project
+from muxly_dagster.settings import Settings
+from muxly_dagster.state import DeadLetter, State
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Holds one database connection pool; close it, or use it in a `with`."""
+
+    settings: Settings
+    assembly: Assembly
+    lake: Lake
+    state: State
+
+    @classmethod
+    def open(cls, settings: Settings, environ: Mapping[str, str]) -> Self:
+        """Load and check the project, open lake and state. Raises ConfigurationError with everything that is wrong."""
+        return cls.of(settings, assemble(load_project(settings.project, environ)))
+
+    @classmethod
+    def of(cls, settings: Settings, assembly: Assembly) -> Self:
+        """Open lake and state for a project that is assembled already."""
+        return cls(settings, assembly, Lake(settings.lake_url), State.open(settings.database_url, settings.home))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.state.close()
+
+    @property
+    def folder(self) -> Path:
+        """The project's folder."""
+        project = self.settings.project
+        return project if project.is_dir() else project.parent
+
+    def run(self, name: str, *, run_id: str = "", progress: Progress | None = None, from_start: bool = False) -> Outcome:
+        """Run one asset: a pull (`crm.contacts`), a transform (`customers`) or a target (`big_deals.warehouse`)."""
+        run_id = run_id or str(uuid.uuid4())
+        if name in self.assembly.pulls:
+            return pulling.pull(self.lake, self.state, self.assembly.pulls[name], run_id=run_id, progress=progress, from_start=from_start)
+        if name in self.assembly.transforms:
+            return transforming.transform(
+                self.lake, self.assembly.transforms[name], run_id=run_id, progress=progress, project_folder=self.folder
+            )
+        if name in self.assembly.targets:
+            if from_start:
+                self.assembly.targets[name].destination.forget(name)
+                self.state.ledger.rewind(name, None)
+            return delivery.deliver(self.lake, self.state, self.assembly.targets[name], run_id=run_id, progress=progress)
+        raise ConfigurationError(f"there is no pull, transform or delivery named {name}", do="list them with `muxly check`")
+
+    def lag(self, target: str) -> int:
+        """How many changes a target has not dealt with yet."""
+        return delivery.lag(self.lake, self.state, self.assembly.targets[target])
+
+    def last_pull(self, name: str) -> dt.datetime | None:
+        """When a pull last read everything there was; None if it never did."""
+        success = self.state.cursors.last_success(name)
+        return success[1] if success else None
+
+    def query(self, sql: str) -> "pa.Table":
+        """Run one SELECT over the current rows of the lake's tables."""
+        connection = sandbox.connect()
+        self.lake.attach(connection, [name for name in self.tables() if name.rpartition(".")[2] in sql])
+        return sandbox.select(connection, sql)
+
+    def tables(self) -> list[str]:
+        """Tables that pulls and transforms have stored so far."""
+        return [name for name in [*self.assembly.pulls, *self.assembly.transforms] if self.lake.table(name) is not None]
+
+    def preview(self, name: str, limit: int) -> list[dict[str, Any]]:
+        """Records that a pull or transform would give, or that a route (or one delivery of it) has before it. Stores nothing."""
+        if name in self.assembly.pulls:
+            return previewing.preview_pull(self.assembly.pulls[name], limit)
+        if name in self.assembly.transforms:
+            return transforming.preview(self.lake, self.assembly.transforms[name], limit, project_folder=self.folder)
+        targets = [target for target in self.assembly.targets.values() if name in (target.name, target.route)]
+        if not targets:
+            raise ConfigurationError(f"there is no pull, transform or route named {name}", do="list them with `muxly check`")
+        return previewing.preview_targets(self.lake, self.state, targets, limit)
+
+    def replay(self, letters: list[DeadLetter]) -> dict[str, int]:
+        """Send refused records again, each to the target that refused it; counts of replayed, superseded and refused ones."""
+        unreadable = [letter for letter in letters if letter.kind == "pull"]
+        if unreadable:
+            raise ConfigurationError(
+                f"{len(unreadable)} records of {unreadable[0].name} could not be read, so there is nothing to send",
+                do=f"correct the source or its types, then read them again with `muxly run {unreadable[0].name} --from-start`",
+            )
+        total = {"replayed": 0, "superseded": 0, "refused": 0}
+        run_id = str(uuid.uuid4())
+        for name in dict.fromkeys(letter.name for letter in letters):
+            target = self.assembly.targets.get(name)
+            if target is None:
+                raise ConfigurationError(f"the delivery {name} is no longer in the project", do="put it back, or leave its dead letters")
+            counts = delivery.replay(self.lake, self.state, target, [letter for letter in letters if letter.name == name], run_id=run_id)
+            total = {status: total[status] + counts[status] for status in total}
+        return total
+
+    def trace(self, text: str) -> list[dict[str, Any]]:
+        """Where a record went; see tracing.trace."""
+        return tracing.trace(self.lake, self.state, self.assembly, text)
+
+    def maintain(self) -> dict[str, Any]:
+        """Compact the lake and remove files no reader needs any more."""
+        return self.lake.maintain(self.tables())

@@ -1,0 +1,193 @@
+"""The ledger: how far each target has come, what every delivery was answered, and what could not be taken."""
+
+import dataclasses
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from muxly_dagster.errors import BusyError
+from muxly_dagster.state import tables
+
+Status = Literal["open", "replayed", "superseded", "resolved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """The last seq of one lake table that a target is done with."""
+
+    table_id: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    """One receipt: the changes with seq in (after, upto]; read = accepted + refused + unrouted."""
+
+    target: str
+    table_id: str
+    after: int
+    upto: int
+    read: int
+    accepted: int
+    refused: int
+    unrouted: int
+    seconds: float
+    detail: dict[str, Any]
+    run_id: str
+    at: str = ""
+
+    @property
+    def id(self) -> str:
+        """The same delivery has the same receipt, however often it is written."""
+        return _digest(self.target, self.table_id, self.after, self.upto)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be read (`pull`) or that a destination refused (`delivery`)."""
+
+    kind: Literal["pull", "delivery"]
+    name: str
+    reason: str
+    record: str
+    run_id: str
+    record_id: str = ""
+    table_id: str = ""
+    seq: int = 0
+    status: Status = "open"
+    times: int = 1
+    at: str = ""
+
+    @property
+    def id(self) -> str:
+        """The same record at the same place is one letter, however often it fails."""
+        return _digest(self.kind, self.name, self.record_id or self.record)
+
+
+class Ledger:
+    """Offsets, receipts and dead letters. What belongs together is written in one transaction."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def offset(self, target: str) -> Offset | None:
+        """How far a target has come; None if it never delivered anything."""
+        table = tables.offsets
+        with self._engine.begin() as connection:
+            row = connection.execute(sa.select(table.c.table_id, table.c.seq).where(table.c.target == target)).one_or_none()
+        return Offset(row.table_id, row.seq) if row else None
+
+    def record(self, receipt: StoredReceipt, letters: Sequence[DeadLetter] = ()) -> None:
+        """Write a receipt with its dead letters and move the offset, all or nothing.
+
+        Raises BusyError when somebody else moved the offset since it was read.
+        """
+        table = tables.offsets
+        with self._engine.begin() as connection:
+            held = connection.execute(
+                sa.select(table.c.table_id, table.c.seq).where(table.c.target == receipt.target).with_for_update()
+            ).one_or_none()
+            if held and held.table_id == receipt.table_id and held.seq > receipt.after:
+                raise BusyError(f"another run of {receipt.target} is going on", do="wait until it has ended")
+            values = {"table_id": receipt.table_id, "seq": receipt.upto, "moved_at": _now()}
+            if held:
+                connection.execute(sa.update(table).where(table.c.target == receipt.target).values(**values))
+            else:
+                connection.execute(sa.insert(table).values(target=receipt.target, **values))
+            connection.execute(sa.delete(tables.receipts).where(tables.receipts.c.id == receipt.id))
+            row = dataclasses.asdict(receipt) | {"id": receipt.id, "at": _now()}
+            connection.execute(sa.insert(tables.receipts).values(**row))
+            _shelve(connection, letters)
+
+    def shelve(self, letters: Iterable[DeadLetter]) -> None:
+        """Keep dead letters; one that is known already counts once more and is open again."""
+        with self._engine.begin() as connection:
+            _shelve(connection, list(letters))
+
+    def rewind(self, target: str, offset: Offset | None) -> None:
+        """Move a target's offset by hand: None forgets it, so that everything is delivered again."""
+        table = tables.offsets
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(table).where(table.c.target == target))
+            if offset is not None:
+                connection.execute(sa.insert(table).values(target=target, table_id=offset.table_id, seq=offset.seq, moved_at=_now()))
+
+    def receipts(self, target: str | None = None, *, table_id: str | None = None, seq: int | None = None, limit: int = 100) -> list[StoredReceipt]:
+        """Receipts, newest first: of one target, or those that cover one change."""
+        table = tables.receipts
+        query = sa.select(table).order_by(table.c.at.desc()).limit(limit)
+        if target is not None:
+            query = query.where(table.c.target == target)
+        if table_id is not None:
+            query = query.where(table.c.table_id == table_id)
+        if seq is not None:
+            query = query.where(table.c.after < seq, table.c.upto >= seq)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [StoredReceipt(**{k: v for k, v in row.items() if k != "id"}) for row in rows]
+
+    def totals(self, target: str) -> dict[str, int]:
+        """Sums over all receipts of a target: read, accepted, refused, unrouted."""
+        table = tables.receipts
+        columns = [sa.func.coalesce(sa.func.sum(table.c[name]), 0).label(name) for name in ("read", "accepted", "refused", "unrouted")]
+        with self._engine.begin() as connection:
+            row = connection.execute(sa.select(*columns).where(table.c.target == target)).mappings().one()
+        return {name: int(value) for name, value in row.items()}
+
+    def dead_letters(self, name: str | None = None, *, status: Status | None = "open", record_id: str | None = None, limit: int = 1000) -> list[DeadLetter]:
+        """Dead letters, newest first. `name` is a pull or target, or the source or route it belongs to."""
+        table = tables.dead_letters
+        query = sa.select(table).order_by(table.c.at.desc(), table.c.id).limit(limit)
+        if name is not None:
+            query = query.where(sa.or_(table.c.name == name, table.c.name.startswith(name + ".", autoescape=True)))
+        if status is not None:
+            query = query.where(table.c.status == status)
+        if record_id is not None:
+            query = query.where(table.c.record_id == record_id)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [DeadLetter(**{k: v for k, v in row.items() if k != "id"}) for row in rows]
+
+    def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        """One dead letter by its id, or by the beginning of it if that is enough to tell."""
+        table = tables.dead_letters
+        with self._engine.begin() as connection:
+            rows = connection.execute(sa.select(table).where(table.c.id.startswith(letter_id, autoescape=True)).limit(2)).mappings().all()
+        return DeadLetter(**{k: v for k, v in rows[0].items() if k != "id"}) if len(rows) == 1 else None
+
+    def close(self, letters: Iterable[DeadLetter], status: Status) -> None:
+        """Say what became of dead letters."""
+        table = tables.dead_letters
+        with self._engine.begin() as connection:
+            for letter in letters:
+                connection.execute(sa.update(table).where(table.c.id == letter.id).values(status=status))
+
+    def resolve_unseen(self, pull: str, run_id: str) -> None:
+        """After a whole pull: what this run did not fail on any more is no longer a problem."""
+        table = tables.dead_letters
+        query = sa.update(table).where(table.c.kind == "pull", table.c.name == pull, table.c.status == "open", table.c.run_id != run_id)
+        with self._engine.begin() as connection:
+            connection.execute(query.values(status="resolved"))
+
+
+def _shelve(connection: sa.Connection, letters: Sequence[DeadLetter]) -> None:
+    table = tables.dead_letters
+    for letter in letters:
+        known = connection.scalar(sa.select(table.c.times).where(table.c.id == letter.id))
+        if known is None:
+            connection.execute(sa.insert(table).values(**dataclasses.asdict(letter) | {"id": letter.id, "at": _now()}))
+        else:
+            update = sa.update(table).where(table.c.id == letter.id)
+            connection.execute(update.values(times=known + 1, reason=letter.reason, run_id=letter.run_id, status="open", at=_now()))
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

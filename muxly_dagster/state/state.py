@@ -1,0 +1,139 @@
+"""The state database: opened, migrated, and its locks."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+
+from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError, RetryLater, SignInError
+from muxly_dagster.state import cursors as cursor_rows
+from muxly_dagster.state.ledger import Ledger
+
+HEAD = "0001"
+"""The newest migration; a database that stands there needs no Alembic at start."""
+
+_SCHEMA = "muxly"
+
+
+class State:
+    """Everything remembered between runs. `locks` is the folder for lock files where the database is SQLite."""
+
+    def __init__(self, engine: sa.Engine, locks: Path) -> None:
+        self.engine, self._locks = engine, locks
+        self.ledger = Ledger(engine)
+        self.cursors = cursor_rows.Cursors(engine)
+
+    @classmethod
+    def open(cls, url: str, home: Path) -> "State":
+        """Open the database, create or migrate it where needed. Raises ConfigurationError, SignInError, RetryLater."""
+        home.mkdir(parents=True, exist_ok=True)
+        engine = _engine(url)
+        try:
+            with _at_start(engine, home):
+                _migrate(engine)
+        except sa.exc.OperationalError as error:
+            raise _unreachable(engine, error) from None
+        return cls(engine, home / "locks")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold `name` alone, for one run; a process that dies lets go at once. Raises BusyError when it is held."""
+        busy = BusyError(f"another run of {name} is going on", do="wait until it has ended, or stop it in the Dagster UI")
+        if self.engine.dialect.name == "sqlite":
+            self._locks.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(self._locks / f"{name}.lock", timeout=0):
+                    yield
+            except Timeout:
+                raise busy from None
+            return
+        number = int.from_bytes(hashlib.sha256(f"muxly:{name}".encode()).digest()[:8], "big", signed=True)
+        with self.engine.connect() as connection:
+            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(number))):
+                raise busy
+            connection.commit()
+            try:
+                yield
+            finally:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+
+
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise ConfigurationError("MUXLY_DATABASE_URL is not a database URL", do="write it like postgresql://user:password@host/database") from None
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed, connect_args={"isolation_level": None, "timeout": 30})
+        sa.event.listen(engine, "connect", _sqlite_settings)
+        # Take the write lock at the start: a read that later turns into a write would fail instead of waiting.
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return engine
+    if parsed.get_backend_name() == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, pool_pre_ping=True, connect_args={"options": f"-csearch_path={_SCHEMA}", "connect_timeout": 10})
+    raise ConfigurationError(
+        f"Muxly cannot keep its state in {parsed.get_backend_name()}", do="set MUXLY_DATABASE_URL to a sqlite:/// or postgresql:// URL"
+    )
+
+
+def _sqlite_settings(connection: Any, _record: Any) -> None:
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("pragma synchronous=full")
+    connection.execute("pragma busy_timeout=30000")
+
+
+@contextlib.contextmanager
+def _at_start(engine: sa.Engine, home: Path) -> Iterator[None]:
+    """One process at a time creates or migrates the database."""
+    if engine.dialect.name == "sqlite":
+        with FileLock(home / "migrate.lock", timeout=60):
+            yield
+        return
+    with engine.connect() as connection:
+        connection.execute(sa.text("select pg_advisory_lock(7766001)"))
+        connection.execute(sa.text(f"create schema if not exists {_SCHEMA}"))
+        connection.commit()
+        try:
+            yield
+        finally:
+            connection.execute(sa.text("select pg_advisory_unlock(7766001)"))
+
+
+def _migrate(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        if sa.inspect(connection).has_table("alembic_version"):
+            version = connection.scalar(sa.text("select version_num from alembic_version"))
+            if version == HEAD:
+                return
+            if version is not None and version > HEAD:
+                raise MuxlyError(
+                    f"the state database was written by a newer Muxly (migration {version}, this one knows {HEAD})", do="upgrade muxly-dagster"
+                )
+    from alembic import command  # slow to import, and seldom needed
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "muxly_dagster:state/migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["engine"] = engine
+    command.upgrade(config, "head")
+
+
+def _unreachable(engine: sa.Engine, error: sa.exc.OperationalError) -> MuxlyError:
+    shown, text = engine.url.render_as_string(hide_password=True), str(error.orig)
+    if "authentication failed" in text or "role" in text:
+        return SignInError("the state database refuses the user name or password", where=shown, do="correct MUXLY_DATABASE_URL")
+    return RetryLater(f"the state database cannot be opened: {text.strip().splitlines()[0]}", where=shown, do="check MUXLY_DATABASE_URL and that it is up")

@@ -1,0 +1,77 @@
+"""Where did this record go? From the pull that read it, through the rules that decided, to the receipts that cover it."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from muxly_dagster import records
+from muxly_dagster.assembly import Assembly, Target
+from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.lake import Lake, LakeTable
+from muxly_dagster.routing import describe
+from muxly_dagster.state import State
+
+
+def trace(lake: Lake, state: State, assembly: Assembly, text: str) -> list[dict[str, Any]]:
+    """The story of a change, or of every change of a record.
+
+    `text` is a record id (`crm.contacts:8f3a2c11:42`) or a table and a key (`crm.contacts 1001`, `crm.contacts/1001`). Each
+    answer has `record` (the unified form) and `targets`: one entry per target of every route that reads the table, with the
+    rules that matched and why, the receipt that covers it (None: not delivered yet) and its dead letter if it was refused.
+    Raises ConfigurationError when nothing of that name is found.
+    """
+    table, rows = _find(lake, text)
+    targets = [t for t in assembly.targets.values() if t.table == table.name]
+    connector_id = assembly.pulls[table.name].connector.id if table.name in assembly.pulls else "transform"
+    shown = records.to_records(rows, connector_id=connector_id, table=table.name, table_id=table.table_id)
+    return [
+        {"record": record, "targets": [_at(state, target, rows.slice(at, 1), record) for target in targets]} for at, record in enumerate(shown)
+    ]
+
+
+def _find(lake: Lake, text: str) -> tuple[LakeTable, pa.Table]:
+    parsed = records.parse_record_id(text)
+    if parsed:
+        name, table_id, seq = parsed
+        table = lake.existing(name)
+        rows = table.changes(seq - 1, seq)
+        if table.table_id != table_id:
+            raise ConfigurationError(
+                f"{text} is from an earlier life of the table {name}, which has been pulled anew since",
+                do=f"look the record up by its key: `muxly trace {name}/KEY`",
+            )
+    else:
+        name, _, key = text.replace(" ", "/", 1).partition("/")
+        table = lake.existing(name)
+        rows = table.history_of(key)
+    if not len(rows):
+        raise ConfigurationError(f"no record {text} was ever stored", do=f'list keys with `muxly query "select * from {name} limit 10"`')
+    return table, rows
+
+
+def _at(state: State, target: Target, row: pa.Table, record: dict[str, Any]) -> dict[str, Any]:
+    seq, table_id = record["metadata"]["seq"], record["id"].split(":")[1]
+    covering = state.ledger.receipts(target.name, table_id=table_id, seq=seq, limit=1)
+    letters = state.ledger.dead_letters(target.name, status=None, record_id=record["id"])
+    decisions = target.router.decide(row)
+    routed = target.destination_name in decisions.destinations_of(0)
+    decided = decisions.rules_of(0)
+    if not covering:
+        outcome = "waiting" if routed else "not routed here"
+    elif letters:
+        outcome = "refused" if letters[0].status == "open" else letters[0].status
+    else:
+        outcome = "accepted" if routed else "not routed here"
+    return {
+        "target": target.name,
+        "destination": target.destination.public_name(target.table),
+        "routed": routed,
+        "outcome": outcome,
+        "rules": [
+            {"rule": describe(index, rule), "when": rule.when, "answer": answer, "decided": index in decided, "to": list(rule.to)}
+            for index, (rule, answer) in enumerate(zip(decisions.rules, decisions.answers_of(0), strict=True))
+        ],
+        "otherwise": list(decisions.otherwise) if not decided else [],
+        "receipt": {"id": covering[0].id, "at": covering[0].at, "run": covering[0].run_id, "detail": covering[0].detail} if covering else None,
+        "dead_letter": {"id": letters[0].id, "reason": letters[0].reason, "status": letters[0].status} if letters else None,
+    }

@@ -1,0 +1,1 @@
+"""Muxly's own tests: they mirror the package, folder by folder."""
