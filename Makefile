@@ -10,11 +10,12 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c "$(SUITABLE)" 2>/dev/null && echo $(name))) python3)
 COMPILE := pip compile --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
+DLT := "dlt[parquet]==1.31.0"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 help: ## List what can be done
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the virtual environment .venv with the pinned dependencies
 
@@ -22,15 +23,21 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c "$(SUITABLE)" || { echo "Muxly needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing the pinned dependencies into .venv (once per change of requirements.lock)"
-	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY) ## Run the main job on the sample API; again: only what changed
 	@$(BIN)/muxly demo
 
-dev: $(READY) ## Open the Dagster UI on MUXLY_PROJECT, or else on the demo and its API
-	@$(BIN)/python -m muxly_dagster.demo.dev
+dev: $(READY) ## Open the Dagster UI on MUXLY_PROJECT, or else on the demo with its API
+ifdef MUXLY_PROJECT
+	@$(BIN)/muxly dev
+else
+	@test -f .demo/day || $(MAKE) --no-print-directory demo
+	@$(BIN)/python -m muxly_dagster.demo --day "$$(cat .demo/day)" > /dev/null & api=$$!; trap 'kill $$api 2>/dev/null || true' EXIT INT TERM; \
+	MUXLY_PROJECT=.demo/muxly.yaml $(BIN)/muxly dev
+endif
 
 test: $(READY) ## Run the test suite (arguments for pytest: make test ARGS="-k lake")
 	@$(BIN)/python -m pytest -n auto $(ARGS)
@@ -58,10 +65,16 @@ check-lock: $(READY)
 	@! grep -nE '://|^-' requirements.lock || { echo "requirements.lock must name no index address" >&2; exit 1; }
 
 docs: $(READY) ## Build the documentation into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(READY) ## Measure how fast it is (docs/development/benchmarks.md)
+bench: $(READY) .venv-bench/.ready ## Measure how fast it is (docs/development/benchmarks.md)
 	@$(BIN)/python -m benchmarks
+
+# dlt, which Muxly is measured against, in an environment of its own: its dependencies must not bind Muxly's.
+.venv-bench/.ready: pyproject.toml
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet $(DLT)
+	@touch $@
 
 clean: ## Delete everything that was made here, the virtual environment and the demo too
 	@rm -rf .venv .venv-bench .demo .muxly .dagster site build dist .coverage .*_cache *.egg-info

@@ -1,13 +1,30 @@
 """A declared project made ready to run: every name resolved to a connector, a transform, a rule set or a destination."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+import dagster as dg
+from pydantic import BaseModel, ValidationError
+
+from muxly_dagster import catalog as built_in
+from muxly_dagster import sandbox
 from muxly_dagster.connector import Connector, PullSettings, Stream
 from muxly_dagster.destination import Destination
-from muxly_dagster.project.models import JobSpec, Project, RouteSpec, TransformSpec
-from muxly_dagster.routing import Router
+from muxly_dagster.errors import ConfigurationError, Problem
+from muxly_dagster.project.checks import did_you_mean
+from muxly_dagster.project.load import read_project
+from muxly_dagster.project.locate import Segment
+from muxly_dagster.project.models import JobSpec, Project, RouteSpec, TargetSpec, TransformSpec
+from muxly_dagster.project.references import check_cycles, check_freshness, check_job, declared_table, places, shared_names
+from muxly_dagster.project.selection import Names, Selection
+from muxly_dagster.routing import Router, Rule
 from muxly_dagster.transform import Step
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Path = tuple[Segment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +79,279 @@ class Assembly:
     transforms: Mapping[str, Transform]
     targets: Mapping[str, Target]
     jobs: Mapping[str, JobSpec]
+
+
+class Catalog(Protocol):
+    """Where classes come from: the module `muxly_dagster.catalog`, or a stand-in. Each raises ConfigurationError for an unknown name."""
+
+    def connector_class(self, name: str, folder: Path) -> type[Connector]:
+        """The connector with this id, or of the manifest at this path, which begins at `folder`."""
+
+    def destination_class(self, name: str) -> type[Destination]:
+        """The destination of this type."""
+
+    def step_class(self, name: str) -> type[Step]:
+        """The transform step of this name."""
+
+
+def load_assembly(path: Path, environ: Mapping[str, str], catalog: Catalog = built_in) -> Assembly:
+    """Load and assemble the project at `path`. Raises one ConfigurationError with what either finds, so that one look shows it all."""
+    project, problems = read_project(path, environ)
+    assembly, more = _assembled(project, catalog)
+    if problems or more:
+        raise ConfigurationError(_in_order([*problems, *more]))
+    return assembly
+
+
+def assemble(project: Project, catalog: Catalog = built_in) -> Assembly:
+    """Resolve everything that the project names. Raises one ConfigurationError with every problem found."""
+    assembly, problems = _assembled(project, catalog)
+    if problems:
+        raise ConfigurationError(_in_order(problems))
+    return assembly
+
+
+def select(assembly: Assembly, patterns: Sequence[str]) -> list[str]:
+    """The assets that the patterns name, in an order in which they can run: pulls, transforms, deliveries.
+
+    A pattern is a source, a pull, a transform, a route, a `route.destination`, a job or `*`; `+name` adds what it needs, `name+` what
+    follows from it (`2+name`: two steps far). Raises ConfigurationError, with the nearest name, for one that is not there.
+    """
+    return _selection(assembly).select(patterns)
+
+
+def parents(assembly: Assembly, name: str) -> tuple[str, ...]:
+    """The tables that an asset reads."""
+    if name in assembly.transforms:
+        return assembly.transforms[name].inputs
+    return (assembly.targets[name].table,) if name in assembly.targets else ()
+
+
+def upstream(assembly: Assembly, name: str) -> list[str]:
+    """All that an asset needs, directly or not, in an order in which it can run; without the asset itself."""
+    return [asset for asset in _selection(assembly).select([f"+{name}"]) if asset != name]
+
+
+def _selection(assembly: Assembly) -> Selection:
+    names = [*assembly.pulls, *assembly.transforms, *assembly.targets]
+    groups: Names = {source: [] for source in assembly.sources}
+    for pull in assembly.pulls.values():
+        groups[pull.source].append(pull.name)
+    for target in assembly.targets.values():
+        groups.setdefault(target.route, []).append(target.name)
+    jobs = {name: list(job.select) for name, job in assembly.jobs.items()}
+    return Selection({name: parents(assembly, name) for name in names}, groups, jobs)
+
+
+# ---- resolving ------------------------------------------------------------------------------------------------------
+
+
+def _assembled(project: Project, catalog: Catalog) -> tuple[Assembly, list[Problem]]:
+    problems = shared_names(project)
+    sources, pulls = _sources(project, catalog, problems)
+    transforms = _transforms(project, catalog, problems)
+    destinations = _destinations(project, catalog, problems)
+    targets: dict[str, Target] = {}
+    for name, spec in project.routes.items():
+        targets |= _route(project, name, spec, pulls, transforms, destinations, problems)
+    for name, job in project.jobs.items():
+        check_job(project, name, job, problems)
+        _check_cron(project, name, job, problems)
+    return Assembly(project, sources, destinations, pulls, transforms, targets, project.jobs), problems
+
+
+def _in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Each once, file by file, from top to bottom, as people go through them."""
+    unique = list(dict.fromkeys(problems))
+    files = list(dict.fromkeys(problem.file for problem in unique))
+    return sorted(unique, key=lambda p: (files.index(p.file), p.line, p.column))
+
+
+def _build(project: Project, path: _Path, model: type[_Model], values: Mapping[str, Any], problems: list[Problem]) -> _Model | None:
+    try:
+        return model(**values)
+    except ValidationError as error:
+        problems += project.problems_at(path, error, model)
+    except ConfigurationError as error:
+        problems += _placed(project, path, error)
+    return None
+
+
+def _placed(project: Project, path: _Path, error: ConfigurationError) -> list[Problem]:
+    """What somebody else found, at the place in the project that led there, unless it knows its own."""
+    return [p if p.file else project.problem((*path, *(p.path.split(".") if p.path else ())), p.what, p.do) for p in error.problems]
+
+
+def _sources(project: Project, catalog: Catalog, problems: list[Problem]) -> tuple[dict[str, Connector], dict[str, Pull]]:
+    sources: dict[str, Connector] = {}
+    pulls: dict[str, Pull] = {}
+    for name, spec in project.sources.items():
+        path: _Path = ("sources", name)
+        try:
+            kind = catalog.connector_class(spec.connector, project.folder)
+        except ConfigurationError as error:
+            problems += _placed(project, (*path, "connector"), error)
+            continue
+        connector = _build(project, path, kind, spec.config, problems)
+        if connector is not None:
+            sources[name] = connector
+        for pull_name, said in spec.pulls.items():
+            at = (*path, "pulls", pull_name)
+            settings = _build(project, at, kind.Pull, said | {"stream": said.get("stream") or pull_name}, problems)
+            if settings is None or not check_freshness(project, at, settings.freshness, problems) or connector is None:
+                continue
+            try:
+                stream = connector.stream(settings)
+            except ConfigurationError as error:
+                problems += _placed(project, at, error)
+                continue
+            key = stream.key if settings.key is None else tuple(settings.key)
+            stream = dataclasses.replace(stream, key=key, contract=settings.contract or stream.contract)
+            pulls[f"{name}.{pull_name}"] = Pull(f"{name}.{pull_name}", name, connector, settings, stream)
+    return sources, pulls
+
+
+def _destinations(project: Project, catalog: Catalog, problems: list[Problem]) -> dict[str, Destination]:
+    destinations: dict[str, Destination] = {}
+    for name, spec in project.destinations.items():
+        try:
+            kind = catalog.destination_class(spec.type)
+        except ConfigurationError as error:
+            problems += _placed(project, ("destinations", name, "type"), error)
+            continue
+        destination = _build(project, ("destinations", name), kind, spec.config, problems)
+        if destination is not None:
+            destinations[name] = destination
+    return destinations
+
+
+# ---- transforms -----------------------------------------------------------------------------------------------------
+
+
+def _transforms(project: Project, catalog: Catalog, problems: list[Problem]) -> dict[str, Transform]:
+    transforms: dict[str, Transform] = {}
+    for name, spec in project.transforms.items():
+        path: _Path = ("transforms", name)
+        named: Iterable[tuple[_Path, str]] = [((*path, "from"), table) for table in spec.from_]
+        if spec.sql is not None:
+            try:
+                named = [((*path, "sql"), table) for table in sandbox.read_query(spec.sql).tables]
+            except ConfigurationError as error:
+                problems += _placed(project, (*path, "sql"), error)
+        inputs = [table for at, said in named if (table := declared_table(project, said, at, problems)) is not None]
+        steps = [
+            _step(project, (*path, "steps", i), *next(iter(step.items())), catalog, problems) for i, step in enumerate(spec.steps or ())
+        ]
+        parsed = tuple(step for step in steps if step is not None)
+        transforms[name] = Transform(name, spec, tuple(dict.fromkeys(inputs)), tuple(spec.key), parsed)
+    check_cycles(project, {name: transform.inputs for name, transform in transforms.items()}, problems)
+    return transforms
+
+
+def _step(project: Project, path: _Path, name: str, said: Any, catalog: Catalog, problems: list[Problem]) -> Step | None:
+    try:
+        kind = catalog.step_class(name)
+    except ConfigurationError as error:
+        problems += _placed(project, path, error)
+        return None
+    try:
+        return kind.parse({} if said is None else said)
+    except ValidationError as error:
+        problems += project.problems_at((*path, name), error, kind)
+    except ConfigurationError as error:
+        problems += _placed(project, (*path, name), error)
+    return None
+
+
+# ---- routes ---------------------------------------------------------------------------------------------------------
+
+
+def _route(
+    project: Project,
+    name: str,
+    spec: RouteSpec,
+    pulls: Mapping[str, Pull],
+    transforms: Mapping[str, Transform],
+    destinations: Mapping[str, Destination],
+    problems: list[Problem],
+) -> dict[str, Target]:
+    path: _Path = ("routes", name)
+    table = declared_table(project, spec.from_, (*path, "from"), problems)
+    chosen: dict[str, tuple[_Path, TargetSpec]] = {}
+    for at, entries in places(path, spec):
+        _choose(project, at, entries, chosen, problems)
+    rules = [Rule(rule.when, _to(rule.to), rule.name) for rule in spec.rules] or [Rule(None, _to(spec.to))]
+    router = Router(rules, _to(spec.otherwise), spec.match)
+    pull = pulls.get(table or "")
+    _check_rules(project, path, spec, router, pull, problems)
+    if pull is None and table not in transforms:
+        return {}
+    key = pull.stream.key if pull is not None else transforms[table or ""].key
+    connector_id = pull.connector.id if pull is not None else "transform"
+    targets: dict[str, Target] = {}
+    for destination_name, (at, target) in chosen.items():
+        destination = destinations.get(destination_name)
+        if destination is not None and target.config:
+            config = project.destinations[destination_name].config | target.config
+            destination = _build(project, at, type(destination), config, problems)
+        if destination is not None:
+            full = f"{name}.{destination_name}"
+            targets[full] = Target(full, name, spec, table or "", key, connector_id, destination_name, destination, router)
+    return targets
+
+
+def _to(entries: Sequence[TargetSpec]) -> tuple[str, ...]:
+    return tuple(entry.destination for entry in entries)
+
+
+def _choose(
+    project: Project, path: _Path, entries: Sequence[TargetSpec], chosen: dict[str, tuple[_Path, TargetSpec]], problems: list[Problem]
+) -> None:
+    """Gather a route's destinations, each once: it has one offset, so it can have one set of settings only."""
+    here: set[str] = set()
+    for entry in entries:
+        at, name = (*path, *entry.at), entry.destination
+        if name not in project.destinations:
+            if not project.is_broken("destinations", name):
+                problems.append(project.problem(at, f"there is no destination {name}", did_you_mean(name, project.destinations)))
+            continue
+        if name in here:
+            problems.append(project.problem(at, f"names the destination {name} twice", "remove one of the two"))
+        here.add(name)
+        known = chosen.get(name)
+        if known is None or (entry.config and not known[1].config):
+            chosen[name] = (at, entry)
+        elif entry.config and entry.config != known[1].config:
+            what = f"gives {name} other settings than the same route does elsewhere"
+            problems.append(
+                project.problem(at, what, "a route has one set of settings for a destination: make them equal, or use two routes")
+            )
+
+
+def _check_rules(project: Project, path: _Path, spec: RouteSpec, router: Router, pull: Pull | None, problems: list[Problem]) -> None:
+    if not spec.rules:
+        return
+    takes_all = next((i for i, rule in enumerate(spec.rules) if rule.when is None or rule.when.strip().lower() == "true"), None)
+    if takes_all is not None and spec.otherwise:
+        problems.append(
+            project.problem((*path, "otherwise"), f"is never used: rule {takes_all + 1} takes every record", "remove one of the two")
+        )
+    if takes_all is not None and spec.match == "first" and takes_all + 1 < len(spec.rules):
+        what = f"is never reached: rule {takes_all + 1} before it takes every record"
+        problems.append(project.problem((*path, "rules", takes_all + 1), what, "put that rule last, or say `match: all`"))
+    # Under `evolve` a declared schema is what is known so far, not all there is: only a closed one can prove a column unknown.
+    closed = pull is not None and pull.stream.contract != "evolve"
+    for index, message in router.problems(pull.stream.schema if pull is not None and closed else None):
+        problems.append(project.problem((*path, "rules", index, "when"), message))
+
+
+# ---- jobs -----------------------------------------------------------------------------------------------------------
+
+
+def _check_cron(project: Project, name: str, job: JobSpec, problems: list[Problem]) -> None:
+    """Dagster itself judges: it is the one who will read the expression."""
+    try:
+        dg.ScheduleDefinition(name="checked", job_name="checked", cron_schedule=job.cron or "@daily")
+    except dg.DagsterInvalidDefinitionError:
+        do = "write five fields (minute hour day month weekday), such as */15 * * * *, or @hourly or @daily"
+        problems.append(project.problem(("jobs", name, "cron"), f"{job.cron!r} is not a cron expression", do))

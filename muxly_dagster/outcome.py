@@ -23,3 +23,16 @@ class Outcome:
     unrouted: int = 0
     seconds: float = 0.0
     metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Somebody who looks on while assets run in this process: hears of progress, collects outcomes, and says how to run.
+
+    `from_start` forgets cursors and offsets; `patient` False makes a step fail at once where it would wait and try again.
+    """
+
+    progress: Progress | None = None
+    from_start: bool = False
+    patient: bool = True
+    outcomes: list[Outcome] = field(default_factory=list)

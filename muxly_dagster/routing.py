@@ -21,8 +21,8 @@ Mask = npt.NDArray[np.bool_]
 
 _ROWS = "_muxly_batch"
 # What a column that no record has shown yet may turn out to be; tried in this order until the rule makes sense.
-_UNSEEN_TYPES = ("NULL", "VARCHAR", "DOUBLE", "TIMESTAMPTZ")
-_MAX_TYPINGS = 64
+_UNSEEN = ("NULL", "NULL::VARCHAR", "NULL::DOUBLE", "NULL::TIMESTAMPTZ")
+_MAX_TYPED_UNSEEN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,14 @@ class Router:
                 continue
             try:
                 columns = sandbox.read_expression(rule.when).columns
-                known = [*schema.names, *records.ENVELOPE.names] if schema is not None else []
+                known = [*records.data_schema(schema).names, *records.ENVELOPE.names] if schema is not None else []
                 unknown = [name for name in columns if schema is not None and _resolve(name, known) is None]
                 found += [(index, sandbox.unknown_column(name, known)) for name in unknown]
-                if not unknown:
+                if not unknown and (schema is not None or len(columns) <= _MAX_TYPED_UNSEEN):
                     sound.append(index)
             except ConfigurationError as error:
-                found.append((index, error.problems[0].what + (f"; {error.problems[0].do}" if error.problems[0].do else "")))
-        empty = pa.schema([*records.ENVELOPE, *(schema or ())]).empty_table()
+                found.append((index, str(error.problems[0])))
+        empty = pa.schema([*records.ENVELOPE, *records.data_schema(schema or pa.schema([]))]).empty_table()
         try:
             self._ask(empty, sound)
         except ConfigurationError:
@@ -126,7 +126,7 @@ class Router:
                 try:
                     self._ask(empty, [index])
                 except ConfigurationError as error:
-                    found.append((index, error.problems[0].what))
+                    found.append((index, str(error.problems[0])))
         return sorted(found)
 
     def decide(self, rows: pa.Table, destination: str | None = None) -> Decisions:
@@ -183,20 +183,20 @@ class Router:
 
         unseen = [name for name in missing if name in condition.columns]
         first: duckdb.Error | None = None
-        for types in itertools.islice(itertools.product(_UNSEEN_TYPES, repeat=len(unseen)), _MAX_TYPINGS):
+        for types in itertools.islice(itertools.product(_UNSEEN, repeat=len(unseen)), len(_UNSEEN) ** _MAX_TYPED_UNSEEN):
             try:
                 return self._query(connection, {index: condition}, dict(zip(unseen, types, strict=True)), rows)
             except duckdb.Error as error:
                 first = first or error
         assert first is not None
-        hint = f"no record has shown {' and '.join(unseen)} yet: say its type, as in {unseen[0]}::text" if unseen else ""
+        typed = isinstance(first, duckdb.BinderException) and unseen
+        hint = f"no record has shown {' and '.join(unseen)} yet: say its type, as in {unseen[0]}::text" if typed else ""
         raise ConfigurationError(f"{describe(index, self.rules[index])} cannot be asked: {sandbox.short(first)}", do=hint) from first
 
     def _query(
         self, connection: "duckdb.DuckDBPyConnection", conditions: dict[int, sandbox.Expression], unseen: dict[str, str], rows: int
     ) -> dict[int, tuple[Mask, Mask]]:
-        nulls = "".join(f", CAST(NULL AS {kind}) AS {sandbox.quote(name)}" for name, kind in unseen.items())
-        nulls = nulls.replace('CAST(NULL AS NULL)', "NULL")
+        nulls = "".join(f", {kind} AS {sandbox.quote(name)}" for name, kind in unseen.items())
         # TRY gives null where the condition fails on a row; COALESCE first makes its own nulls false, so the two stay apart.
         asked = ", ".join(f"TRY(COALESCE({condition.sql}, FALSE)) AS r{index}" for index, condition in conditions.items())
         result = connection.sql(f"SELECT {asked} FROM (SELECT *{nulls} FROM {_ROWS})").to_arrow_table()
@@ -225,7 +225,8 @@ def _registered(rows: pa.Table, conditions: Iterable[sandbox.Expression]) -> Ite
                 missing[name] = None
         elif wanted.setdefault(name.casefold(), column) != column:
             raise ConfigurationError(
-                f"the rules use both {wanted[name.casefold()]} and {column}, which SQL does not tell apart", do="rename one of them in a transform"
+                f"the rules use both {wanted[name.casefold()]} and {column}, which SQL does not tell apart",
+                do="rename one of them in a transform",
             )
     # Some column must be there, or the rows could not be counted.
     scanned = rows.select(list(wanted.values())) if wanted else pa.table({"_muxly_none": pa.nulls(len(rows), pa.bool_())})

@@ -17,6 +17,7 @@ from muxly_dagster.errors import ConfigurationError, MuxlyError
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 _thread = threading.local()
 _MAX_MESSAGE = 400
@@ -37,13 +38,14 @@ def connect(*, memory_limit: str = "1GB", threads: int = 2, spill: Path | None =
         "memory_limit": memory_limit,
         "threads": threads,
         "temp_directory": str(spill) if spill else "",
-        "enable_external_access": "false",
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "python_enable_replacements": "false",
     }
     connection = duckdb.connect(":memory:", config=config)
     connection.execute("SET TimeZone = 'UTC'")
+    # Not among the options above: DuckDB takes those in no set order, and this one forbids the others that name a folder.
+    connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
 
@@ -59,25 +61,37 @@ def shared() -> "duckdb.DuckDBPyConnection":
     return connection
 
 
+_NEVER = ("Binder Error", "Catalog Error", "Parser Error", "Syntax Error", "Not implemented Error")
+
+
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn DuckDB's errors into Muxly's: SQL that can never run is a ConfigurationError, data that does not fit a MuxlyError."""
+    """Turn DuckDB's errors into Muxly's: SQL that can never run is a ConfigurationError, data that does not fit a MuxlyError.
+
+    The original is not kept as the cause: it quotes the query, where a step may have put a secret.
+    """
     import duckdb
 
     try:
         yield
-    except duckdb.PermissionException as error:
-        raise ConfigurationError(
-            f"the SQL may read tables of the lake and nothing else: {short(error)}", do="pull the data with a source, then read its table", where=where
-        ) from error
-    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException, duckdb.SyntaxException, duckdb.NotImplementedException) as error:
-        raise ConfigurationError(f"the SQL cannot run: {short(error)}", where=where) from error
-    except duckdb.OutOfMemoryException as error:
-        raise MuxlyError(
-            f"the query needs more memory than it may use: {short(error)}", do="read fewer columns, or split it into two transforms", where=where
-        ) from error
-    except duckdb.Error as error:
-        raise MuxlyError(f"the SQL failed on the data: {short(error)}", do="guard the expression with TRY_CAST or TRY, or filter such rows", where=where) from error
+    except (duckdb.Error, OSError) as error:
+        # While rows are streamed, DuckDB's errors come as OSError; its first words tell the kind either way.
+        kind, said = str(error).partition(": ")[0], short(error)
+        if isinstance(error, OSError) and not kind.endswith("Error"):
+            raise
+        if kind == "Permission Error":
+            raise ConfigurationError(
+                f"the SQL may read tables of the lake and nothing else: {said}",
+                do="pull the data with a source, then read its table",
+                where=where,
+            ) from None
+        if kind in _NEVER:
+            raise ConfigurationError(f"the SQL cannot run: {said}", where=where) from None
+        if kind == "Out of Memory Error":
+            do = "read fewer columns, or split the query into two transforms"
+            raise MuxlyError(f"the query needs more memory than it may use: {said}", do=do, where=where) from None
+        do = "guard the expression with TRY_CAST or TRY, or filter such rows out"
+        raise MuxlyError(f"the SQL failed on the data: {said}", do=do, where=where) from None
 
 
 def short(error: Exception) -> str:
@@ -86,6 +100,13 @@ def short(error: Exception) -> str:
     head, colon, rest = text.partition(": ")
     text = " ".join((rest if colon and head.endswith("Error") else text).split())
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + " ..."
+
+
+def select(connection: "duckdb.DuckDBPyConnection", sql: str, *, where: str = "") -> "pa.Table":
+    """The rows of one SELECT, all at once. Raises ConfigurationError for every other statement."""
+    query = read_query(sql)
+    with explained(where):
+        return connection.sql(query.text).to_arrow_table()
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -135,7 +156,7 @@ def read_expression(text: str) -> Expression:
         raise ConfigurationError(f"{_quoted(text)} is not an expression", do="write one SQL expression, such as amount > 10000")
     loops = list(node.find_all(exp.Comprehension))
     bound = {loop.args[part].name for loop in loops for part in ("expression", "position") if loop.args.get(part) is not None}
-    columns: dict[str, None] = {}
+    columns = dict.fromkeys(name for arrow in node.find_all(exp.Lambda) for name in _json_columns(arrow))
     for column in node.find_all(exp.Column):
         if column.table:
             raise ConfigurationError(
@@ -144,7 +165,16 @@ def read_expression(text: str) -> Expression:
             )
         if column.name not in bound:
             columns[column.name] = None
-    return Expression(text, tuple(sorted(columns)))
+    return Expression(text.strip().rstrip(";"), tuple(sorted(columns)))
+
+
+def _json_columns(arrow: Any) -> list[str]:
+    """Inside a function's brackets the parser takes `properties -> '$.a'` for a lambda; one that ignores its argument is a JSON access."""
+    from sqlglot import exp
+
+    arguments = [argument.name for argument in arrow.expressions]
+    used = {identifier.name for identifier in arrow.this.find_all(exp.Identifier)}
+    return arguments if len(arguments) == 1 and arguments[0] not in used else []
 
 
 def read_query(text: str) -> Query:
@@ -160,7 +190,7 @@ def read_query(text: str) -> Query:
         if not isinstance(table.this, exp.Identifier) or (not table.db and table.name.casefold() in defined):
             continue
         tables[".".join(part.name for part in table.parts)] = None
-    return Query(text, tuple(sorted(tables)))
+    return Query(text.strip().rstrip(";"), tuple(sorted(tables)))
 
 
 def _parse(text: str, wanted: str) -> Any:
@@ -171,8 +201,10 @@ def _parse(text: str, wanted: str) -> Any:
         nodes = [node for node in sqlglot.parse(text, dialect="duckdb") if node is not None]
     except SqlglotError as error:
         raise ConfigurationError(f"{_quoted(text)} is not {wanted}: {_place(error)}") from error
-    if len(nodes) != 1:
-        raise ConfigurationError(f"{_quoted(text)} is not {wanted}, but {'nothing' if not nodes else f'{len(nodes)} statements'}")
+    if not nodes:
+        raise ConfigurationError("the SQL is empty", do=f"write {wanted}")
+    if len(nodes) > 1:
+        raise ConfigurationError(f"{_quoted(text)} is not {wanted}, but {len(nodes)} statements")
     return nodes[0]
 
 
@@ -206,7 +238,7 @@ def literal(text: str) -> str:
 def unknown_column(name: str, columns: Iterable[str]) -> str:
     """What to say about a column that is not there, with the nearest name there is."""
     known = list(columns)
-    folded = {column.casefold(): column for column in reversed(known)}
+    folded = {column.casefold().removeprefix("_muxly_"): column for column in known} | {column.casefold(): column for column in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     if near:
         return f"there is no column {name}; did you mean {folded[near[0]]}?"

@@ -13,8 +13,9 @@ PROJECT_FILES = ("muxly.yaml", "muxly.yml", "muxly.json", "muxly.toml")
 class Settings:
     """The places one Muxly works with.
 
-    `project` is the muxly.yaml (.yml, .json, .toml), `home` the folder for what Muxly itself keeps, `database_url` the SQL database that
-    remembers cursors and receipts, `lake_url` the folder or bucket of the lake.
+    `project` is the muxly.yaml (.yml, .json, .toml), or the folder where there are several of them; `home` the folder for what
+    Muxly itself keeps, `database_url` the SQL database that remembers cursors and receipts, `lake_url` the folder or bucket of
+    the lake.
     """
 
     project: Path
@@ -36,7 +37,7 @@ class Settings:
         named = environ.get("MUXLY_PROJECT", "")
         project = _project_at(start / Path(named).expanduser()) if named else _nearest_project(start)
         home_name = environ.get("MUXLY_HOME", "")
-        home = start / Path(home_name).expanduser() if home_name else project.parent / ".muxly"
+        home = start / Path(home_name).expanduser() if home_name else (project if project.is_dir() else project.parent) / ".muxly"
         return cls(
             project=project,
             home=home,
@@ -71,7 +72,4 @@ def _nearest_project(start: Path) -> Path:
 
 def _project_in(folder: Path) -> Path | None:
     found = [folder / name for name in PROJECT_FILES if (folder / name).is_file()]
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise ConfigurationError(f"{folder} holds {names}.", do="keep one of them, or move the others into the folder muxly.d beside it")
-    return found[0] if found else None
+    return (found[0] if len(found) == 1 else folder) if found else None

@@ -4,15 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from muxly_dagster.cli import opening, terminal
 from muxly_dagster.errors import ConfigurationError
 
 
-def dagster_home(home: Path) -> Path:
+def dagster_home(home: Path, environ: Mapping[str, str]) -> Path:
     """Dagster's own home: DAGSTER_HOME where it is set, else a folder in Muxly's, with a dagster.yaml that suits Muxly."""
-    folder = Path(os.environ.get("DAGSTER_HOME") or home / "dagster").absolute()
+    folder = Path(environ.get("DAGSTER_HOME") or home / "dagster").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "dagster.yaml"
     if not config.exists():
@@ -24,7 +25,7 @@ def dev(host: str, port: int) -> None:
     """Run `dagster dev` until it ends or Ctrl-C."""
     settings = opening.settings()
     opening.runtime().__exit__()  # a mistake in muxly.yaml is said here, in our words, before anything starts
-    home = dagster_home(settings.home)
+    home = dagster_home(settings.home, os.environ)
     environment = os.environ | {"DAGSTER_HOME": str(home), "MUXLY_PROJECT": str(settings.project), "MUXLY_HOME": str(settings.home)}
     command = [sys.executable, "-m", "dagster", "dev", "-m", "muxly_dagster.definitions", "-h", host, "-p", str(port)]
     terminal.say(f"Dagster UI: http://{host}:{port}   (project {settings.project}, Ctrl-C stops)")

@@ -1,5 +1,6 @@
 """`muxly doctor`: what a person would check by hand, and what to do about what is wrong."""
 
+import os
 import platform
 import shutil
 from collections.abc import Callable
@@ -30,7 +31,7 @@ def doctor(*, json: bool) -> None:
             _checked("home", lambda: _home(settings)),
             _checked("state database", lambda: _state(settings)),
             _checked("lake", lambda: _lake(settings)),
-            _checked("dagster home", lambda: str(dagster_home(settings.home))),
+            _checked("dagster home", lambda: str(dagster_home(settings.home, os.environ))),
         ]
     if json:
         terminal.print_json(results)

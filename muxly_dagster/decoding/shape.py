@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from operator import attrgetter
+from types import GenericAlias
 from typing import Any, Literal
 
 import msgspec
@@ -94,7 +95,7 @@ class Reader:
                 self._plain.append((path, wire, attribute))
                 tops[top] = _TYPES[wire]
         self.record = _struct([(name, *kind) for name, kind in tops.items()], strict=True)
-        self.decode: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[self.record]).decode  # type: ignore[name-defined]
+        self.decode: Callable[[bytes], list[Any]] = msgspec.json.Decoder(_list_of(self.record)).decode
 
     def columns(self, rows: list[Any]) -> Columns:
         """The records' values, column by column; columns without any value are left out."""
@@ -131,24 +132,23 @@ def texts(values: Iterable[bytes | None]) -> pa.Array:
 class Envelope:
     """A page type around a record type: finds the records and a few values beside them in one pass over the page."""
 
-    def __init__(self, record: Any, records: Path, values: list[Path]) -> None:
-        self.record = record
+    def __init__(self, record: Any, records: Path, values: Iterable[Path]) -> None:
+        self._record = record
         tree: dict[str, Any] = {}
-        for path in values:
+        paths = list(values)
+        for path in paths:
             _plant(tree, path, None)
-        self._rows: list[str] = []
-        self._values: list[list[str]] = []
         if records:
             _plant(tree, records, _RECORDS)
-            self._rows = _attributes(tree, records)
-            self._values = [_attributes(tree, path) for path in values]
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(self._type(tree) if records else list[record]).decode
+        self._rows = _attributes(tree, records)
+        self._values = [_attributes(tree, path) for path in paths]
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(self._type(tree) if records else _list_of(record)).decode
 
     def _type(self, tree: dict[str, Any]) -> Any:
         fields: list[tuple[str, Any, Any]] = []
         for name, node in tree.items():
             if node is _RECORDS:
-                fields.append((name, list[self.record] | None | msgspec.UnsetType, msgspec.UNSET))
+                fields.append((name, _list_of(self._record) | None | msgspec.UnsetType, msgspec.UNSET))
             elif node is None:
                 fields.append((name, Any, None))
             else:
@@ -161,9 +161,12 @@ class Envelope:
         if not self._rows:
             return document, []
         rows = _walk(document, self._rows, msgspec.UNSET)
-        if rows is None:
-            rows = []
-        return None if rows is msgspec.UNSET else rows, [_walk(document, path, None) for path in self._values]
+        values = [_walk(document, path, None) for path in self._values]
+        return None if rows is msgspec.UNSET else rows or [], values
+
+
+def _list_of(record: Any) -> Any:
+    return GenericAlias(list, (record,))
 
 
 def _plant(tree: dict[str, Any], path: Path, leaf: Any) -> None:

@@ -4,7 +4,7 @@ import datetime as dt
 import decimal
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import orjson
@@ -14,10 +14,7 @@ import pyarrow.compute as pc
 from muxly_dagster.decoding.shape import Form
 from muxly_dagster.records import JSON_FIELD, TIMESTAMP, is_json, widen, widen_field
 
-FieldType = Literal["string", "integer", "number", "boolean", "decimal", "timestamp", "date", "epoch_ms", "epoch_s", "json"]
-"""The types a manifest can declare."""
-
-_LAKE: dict[FieldType, pa.DataType] = {
+_LAKE: dict[str, pa.DataType] = {
     "string": pa.string(),
     "integer": pa.int64(),
     "number": pa.float64(),
@@ -29,6 +26,10 @@ _LAKE: dict[FieldType, pa.DataType] = {
     "epoch_s": TIMESTAMP,
     "json": pa.string(),
 }
+FIELD_TYPES = (*_LAKE, "decimal(P,S)")
+"""The types a manifest can declare; P digits, S of them behind the point."""
+
+_DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 _SURE_DIGITS = 15  # a double holds every decimal number of so many digits
 _INT64 = range(-(2**63), 2**63)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -43,9 +44,14 @@ class Misfit(Exception):
     """Some value of a column does not fit the type it was to be read into."""
 
 
-def declared_field(name: str, type_: FieldType) -> pa.Field:
-    """The lake's column for a declared type."""
-    return pa.field(name, _LAKE[type_], metadata=JSON_FIELD if type_ == "json" else None)
+def declared_field(name: str, type_: str) -> pa.Field:
+    """The lake's column for a declared type. Raises ValueError for a type that does not exist."""
+    if type_ in _LAKE:
+        return pa.field(name, _LAKE[type_], metadata=JSON_FIELD if type_ == "json" else None)
+    size = _DECIMAL.fullmatch(type_)
+    if size is None or not 1 <= int(size[1]) <= 38 or int(size[2]) > int(size[1]):
+        raise ValueError(f"{type_!r} is no type; there are {', '.join(FIELD_TYPES)}")
+    return pa.field(name, pa.decimal128(int(size[1]), int(size[2])))
 
 
 # ---- columns whose type is inferred ----------------------------------------------------------------------------------
@@ -171,10 +177,10 @@ def _cast_time(array: pa.Array, kind: pa.DataType) -> pa.Array:
 # ---- columns whose type is declared ----------------------------------------------------------------------------------
 
 
-def declare(columns: list[Column], type_: FieldType, to: pa.Field) -> tuple[list[pa.Array], pa.Field, dict[int, str]]:
+def declare(columns: list[Column], type_: str, to: pa.Field) -> tuple[list[pa.Array], pa.Field, dict[int, str]]:
     """The columns in their declared type, and for rows whose value does not fit the reason (row numbers run through all columns).
 
-    Numbers and times may come as JSON strings; an empty string is no value. Only a decimal's type may grow, to hold more digits.
+    Numbers and times may come as JSON strings; an empty string is no value. Only `decimal` may grow, to hold more digits.
     """
     if type_ == "json":
         return [_json_texts(column) for column in columns], to, {}
@@ -192,7 +198,7 @@ def _without_blanks(array: pa.Array) -> pa.Array:
     return pc.if_else(blank, pa.scalar(None, pa.string()), array) if pc.any(blank).as_py() else array
 
 
-def _bulk(array: pa.Array, type_: FieldType, kind: pa.DataType) -> pa.Array:
+def _bulk(array: pa.Array, type_: str, kind: pa.DataType) -> pa.Array:
     if type_ == "number":
         _must_be_exact(array)
         numbers = pc.cast(array, kind)
@@ -210,8 +216,8 @@ def _bulk(array: pa.Array, type_: FieldType, kind: pa.DataType) -> pa.Array:
     return pc.cast(array, kind)
 
 
-def _one_by_one(arrays: list[pa.Array], type_: FieldType, to: pa.Field) -> tuple[list[pa.Array], pa.Field, dict[int, str]]:
-    parse = _PARSERS[type_]
+def _one_by_one(arrays: list[pa.Array], type_: str, to: pa.Field) -> tuple[list[pa.Array], pa.Field, dict[int, str]]:
+    parse = _PARSERS[type_.partition("(")[0]]
     kind = to.type
     bad: dict[int, str] = {}
     row = 0
@@ -223,8 +229,8 @@ def _one_by_one(arrays: list[pa.Array], type_: FieldType, to: pa.Field) -> tuple
             if text:
                 try:
                     value = parse(text)
-                    if type_ == "decimal":
-                        kind = _grown(kind, value)
+                    if pa.types.is_decimal(kind):
+                        kind = _grown(kind, value, fixed=type_ != "decimal")
                 except (ValueError, ArithmeticError) as error:
                     value = None
                     shown = text if len(text) <= 80 else text[:80] + "…"
@@ -236,7 +242,7 @@ def _one_by_one(arrays: list[pa.Array], type_: FieldType, to: pa.Field) -> tuple
     return [pa.array(values, kind) for values in found], pa.field(to.name, kind, metadata=to.metadata), bad
 
 
-def _grown(kind: pa.DataType, value: decimal.Decimal) -> pa.DataType:
+def _grown(kind: pa.DataType, value: decimal.Decimal, *, fixed: bool) -> pa.DataType:
     """The decimal type that holds this value too."""
     _, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
@@ -246,6 +252,8 @@ def _grown(kind: pa.DataType, value: decimal.Decimal) -> pa.DataType:
         raise ValueError("more than 38 digits")
     if whole <= kind.precision - kind.scale and scale <= kind.scale:
         return kind
+    if fixed:
+        raise ValueError("more digits than declared")
     grown = widen(kind, pa.decimal128(max(whole, kind.precision - kind.scale) + scale, scale)) if whole + scale <= 38 else pa.string()
     if not pa.types.is_decimal(grown):
         raise ValueError("more than 38 digits")
@@ -320,7 +328,7 @@ def _epoch(per_second: int) -> Callable[[str], dt.datetime]:
     return parse
 
 
-_PARSERS: dict[FieldType, Callable[[str], Any]] = {
+_PARSERS: dict[str, Callable[[str], Any]] = {
     "integer": _integer,
     "number": _number,
     "boolean": _boolean,

@@ -150,7 +150,7 @@ def freshness_sensor(limits: Mapping[str, dt.timedelta]) -> dg.SensorDefinition:
 
     @dg.sensor(
         name=FRESHNESS_SENSOR,
-        asset_selection=dg.AssetSelection.checks(*(_key(name) for name in limits)),
+        asset_selection=dg.AssetSelection.checks(*(freshness_key(name) for name in limits)),
         minimum_interval_seconds=_SENSOR_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys={MUXLY},
@@ -165,12 +165,13 @@ def freshness_sensor(limits: Mapping[str, dt.timedelta]) -> dg.SensorDefinition:
         if not turned:
             return dg.SkipReason("nothing has become too old or fresh again")
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(asset_check_keys=[_key(name) for name in limits if name in turned])],
+            run_requests=[dg.RunRequest(asset_check_keys=[freshness_key(name) for name in limits if name in turned])],
             cursor=json.dumps(sorted(overdue)),
         )
 
     return watch
 
 
-def _key(name: str) -> dg.AssetCheckKey:
+def freshness_key(name: str) -> dg.AssetCheckKey:
+    """The freshness check of a pull or transform."""
     return dg.AssetCheckKey(asset_key(name), FRESHNESS)

@@ -28,7 +28,7 @@ def run_asset(context: dg.AssetExecutionContext, name: str) -> tuple[Runtime, Ou
     """
     with dagster_errors(context.retry_number):
         runtime: Runtime = context.resources.muxly.runtime
-        return runtime, runtime.run(name, run_id=context.run_id, progress=_reports(context))
+        return runtime, runtime.run(name, run_id=context.run.run_id, progress=_reports(context))
 
 
 @contextmanager
@@ -48,6 +48,8 @@ def dagster_errors(attempt: int | None = None) -> Iterator[None]:
 def as_failure(error: MuxlyError) -> dg.Failure:
     """The error as Dagster shows it: what happened, and beside it what to do. Only what may pass by itself allows retries."""
     told = {"what": error.what, "do": error.do, "where": error.where}
+    if isinstance(error, ConfigurationError) and len(error.problems) == 1:
+        told |= {"what": error.problems[0].what, "do": error.problems[0].do}
     return dg.Failure(
         description=str(error),
         metadata={name: text for name, text in told.items() if text},

@@ -1,11 +1,10 @@
 """Everything Dagster knows of one project, built from what it declares: nothing is opened, nothing is asked."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 import dagster as dg
 
-from muxly_dagster.assembly import Assembly, assemble
+from muxly_dagster.assembly import Assembly, load_assembly
 from muxly_dagster.defs.checks import freshness_checks, freshness_limits, freshness_sensor
 from muxly_dagster.defs.jobs import project_jobs
 from muxly_dagster.defs.maintenance import MAINTENANCE, Ours, maintenance_job, maintenance_schedule
@@ -14,19 +13,16 @@ from muxly_dagster.defs.pulls import pull_asset
 from muxly_dagster.defs.resources import project_resources
 from muxly_dagster.defs.routes import target_asset
 from muxly_dagster.defs.transforms import transform_asset
-from muxly_dagster.errors import ConfigurationError
-from muxly_dagster.project.load import load_project
 from muxly_dagster.settings import Settings
 
 
 def project_definitions(settings: Settings, environ: Mapping[str, str]) -> dg.Definitions:
     """Load, check and build the project that the settings name. Raises ConfigurationError with everything that is wrong."""
-    return assembly_definitions(assemble(load_project(settings.project, environ)), settings)
+    return assembly_definitions(load_assembly(settings.project, environ), settings)
 
 
 def assembly_definitions(assembly: Assembly, settings: Settings) -> dg.Definitions:
     """The definitions of a project that is assembled already."""
-    _refuse_shared_keys(assembly)
     assets = [
         *(pull_asset(pull) for pull in assembly.pulls.values()),
         *(transform_asset(transform) for transform in assembly.transforms.values()),
@@ -46,13 +42,3 @@ def assembly_definitions(assembly: Assembly, settings: Settings) -> dg.Definitio
         executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(everything, project_jobs(assembly))
-
-
-def _refuse_shared_keys(assembly: Assembly) -> None:
-    counts = Counter([*assembly.pulls, *assembly.transforms, *assembly.targets])
-    shared = [name for name, count in counts.items() if count > 1]
-    if shared:
-        raise ConfigurationError(
-            f"{', '.join(shared)} names both a pull and a delivery, but assets need names of their own",
-            do="rename the route, or the source",
-        )

@@ -41,7 +41,7 @@ def pull_asset(pull: Pull) -> dg.AssetsDefinition:
         required_resource_keys={MUXLY},
         io_manager_key=LAKE_IO_MANAGER,
     )
-    def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows only the bare class
         runtime, outcome = run_asset(context, pull.name)
         table = runtime.lake.table(pull.name)
         return dg.MaterializeResult(

@@ -27,7 +27,7 @@ def target_asset(target: Target) -> dg.AssetsDefinition:
         check_specs=[delivery_spec(target.name)],
         required_resource_keys={MUXLY},
     )
-    def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows only the bare class
         runtime, outcome = run_asset(context, target.name)
         return dg.MaterializeResult(
             metadata=outcome_metadata(outcome, _COUNTS),

@@ -24,7 +24,7 @@ def transform_asset(transform: Transform) -> dg.AssetsDefinition:
         required_resource_keys={MUXLY},
         io_manager_key=LAKE_IO_MANAGER,
     )
-    def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows only the bare class
         runtime, outcome = run_asset(context, name)
         table = runtime.lake.table(name)
         return dg.MaterializeResult(metadata=outcome_metadata(outcome, ("read", "changed")) | (lake_metadata(table) if table else {}))

@@ -34,7 +34,7 @@ def run_demo(folder: Path, console: Console, run: Callable[[Mapping[str, str]], 
 
 def copy_project(folder: Path) -> None:
     """Put the demo's project into a folder, leaving files that are there alone."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "out").mkdir(parents=True, exist_ok=True)  # SQLite makes the file of a database, not its folder
     for name in PROJECT_FILES:
         if not (folder / name).exists():
             (folder / name).write_text((Path(__file__).parent / name).read_text("utf-8"), "utf-8")

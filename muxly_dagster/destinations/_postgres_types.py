@@ -39,20 +39,23 @@ def column_type(field: pa.Field) -> str:
     return names.get(type_, "text")
 
 
-def fits(field: pa.Field, present: str) -> bool:
-    """Whether a column of the type `present` takes this lake column's values as they are: exactly, or by refusing one aloud."""
+def fits(field: pa.Field, present: str, *, ours: bool) -> bool:
+    """Whether a column of the type `present` takes this lake column's values as they are: exactly, or by refusing one aloud.
+
+    `ours` says that Muxly created the table: there, a jsonb column held nested values, not texts that happen to be JSON.
+    """
     type_ = field.type
     base = present.partition("(")[0]
     if records.is_json(field):
         return present in ("jsonb", "json")
     if pa.types.is_string(type_):
-        return not _NOT_FOR_TEXT.match(present)
+        return not _NOT_FOR_TEXT.match(present) and not (ours and present == "jsonb")
     if pa.types.is_binary(type_):
         return present == "bytea"
     if base in _TEXTS:
         return True
     if type_ == pa.int64():
-        return present in ("bigint", "integer", "smallint") or base == "numeric"
+        return present in ("bigint", "integer", "smallint", "double precision") or base == "numeric"
     if type_ == pa.float64():
         return present in ("double precision", "numeric")
     if pa.types.is_decimal(type_):
@@ -68,6 +71,8 @@ def widened(field: pa.Field, present: str) -> Widened | None:
     """What a column that Muxly created must become to hold both its old values and the lake column's; None if there is no such type."""
     if records.is_json(field):
         return Widened("jsonb", "to_jsonb({})")
+    if present == "jsonb":
+        return Widened("text", "{}::text")
     before = _lake_type(present)
     if before is None:
         return None

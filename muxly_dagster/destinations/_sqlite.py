@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,7 +24,7 @@ def write(path: str, landing: Landing) -> Written:
     file = _file(path)
     with _explained(f"{file} {landing.target}"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _transaction(file) as connection:
+        with _transaction(file, wal=True) as connection:
             position, begun = _offsets(connection, landing)
             if position is not None and position >= landing.upto:
                 return Written(position=position, repeated=True)
@@ -85,9 +85,12 @@ def _file(path: str) -> Path:
 
 
 @contextmanager
-def _transaction(file: Path) -> Iterator[sqlite3.Connection]:
+def _transaction(file: Path, *, wal: bool = False) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(file, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+        if wal:
+            # Somebody else may have the file open and keep the mode from being changed: then it works without.
+            with suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA journal_mode = WAL")
         # FULL makes a committed offset survive a power cut together with its rows.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
@@ -313,6 +316,8 @@ def _add_unique_key(connection: sqlite3.Connection, landing: Landing) -> str:
 
 def _upsert(connection: sqlite3.Connection, landing: Landing, rows: pa.Table) -> None:
     names = rows.column_names
+    texts = {name.lower() for name, declared in _table_columns(connection, landing.table) if _affinity(declared) == "TEXT"}
+    rows = pa.table([_exact_text(c) if n.lower() in texts else c for n, c in zip(names, rows.columns, strict=True)], names=names)
     statement = f"INSERT INTO {_quoted(landing.table)} ({_list(names)}) VALUES ({', '.join('?' * len(names))})"
     if landing.key:
         sets = ", ".join(f"{_quoted(n)} = excluded.{_quoted(n)}" for n in names if n not in landing.key)
@@ -328,6 +333,11 @@ def _delete(connection: sqlite3.Connection, landing: Landing, keys: pa.Table) ->
         rows = zip(*map(_values, part.columns), strict=True)
         deleted += connection.executemany(f"DELETE FROM {_quoted(landing.table)} WHERE {same}", rows).rowcount
     return deleted
+
+
+def _exact_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers on their way into a text column: SQLite itself would write 15 digits of them."""
+    return pc.cast(column, pa.string()) if column.type in (pa.int64(), pa.float64(), pa.bool_()) else column
 
 
 def _values(column: pa.Array) -> list[Any]:

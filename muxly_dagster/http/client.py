@@ -5,35 +5,41 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 from muxly_dagster.auth import Auth, NoAuth
-from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SourceError
+from muxly_dagster.errors import ConfigurationError, MuxlyError, SourceError
 from muxly_dagster.http import outcomes
 from muxly_dagster.http.credentials import Credentials
 from muxly_dagster.http.hosts import Reach, merge_query, same_place, without_params
 from muxly_dagster.http.limits import Budgets, Limit, Stopped
 from muxly_dagster.http.messages import Request, Response
-from muxly_dagster.http.outgoing import Outgoing, absolute, outgoing
+from muxly_dagster.http.outcomes import Judge
+from muxly_dagster.http.outgoing import Outgoing, common_headers, outgoing
 from muxly_dagster.http.redaction import Redaction
-from muxly_dagster.http.retries import PASSING, UNTOUCHED, Retries, retry_after
+from muxly_dagster.http.retries import UNTOUCHED, Retries, retry_after
 from muxly_dagster.http.transport import Timeouts, Trouble, open_transport
 
 _log = logging.getLogger("muxly.http")
 
-Verdict = Literal["ok", "retry", "sign_in", "skip", "fail"]
-"""What an answer means: take it, send the request again, renew the credentials, hand it back as it is, give up."""
-
-Judge = Callable[[Response], Verdict | tuple[Verdict, float | None] | None]
-"""An API's own reading of its answers, perhaps with the wait before a retry in seconds; None leaves it to the status."""
-
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """One attempt that failed: whether to go on, the wait the server asked for in seconds, whether a rate limit was hit."""
+
+    error: MuxlyError
+    again: bool = False
+    asked: float | None = None
+    limited: bool = False
 
 
 class Http:
@@ -60,20 +66,21 @@ class Http:
         secrets: Sequence[str] = (),
         concurrency: int = 16,
     ) -> None:
-        self._base_url = base_url
         base = urlsplit(base_url) if base_url else None
         self._credentials = Credentials.of(auth, base)
         self._redaction = Redaction([*self._credentials.secrets, *secrets])
         self._reach = Reach(base, None if hosts is None else tuple(hosts))
         if base and (refusal := Reach(None, None).refusal(base)):
             raise ConfigurationError(f"the base URL is {self._redaction(base_url)!r}, {refusal}", do="write it as https://HOST/PATH")
-        self._headers = dict(headers or {})
+        self._base_url = base._replace(netloc=base.netloc.rpartition("@")[2]).geturl() if base else ""
+        self._headers = common_headers(headers or {}, self._credentials)
         self._hidden = frozenset([*self._credentials.secrets, *(s for s in secrets if s)])
         self._retries, self._judge, self._max_body, self._timeouts = retries, judge, max_body, timeouts
         self._budgets = Budgets(limits, base.path if base else "")
         self._transport = open_transport(timeouts, self._redaction)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="muxly-http")
         self._closed = threading.Event()
+        self._allowed: set[tuple[str, str]] = set()
         self._stops: set[threading.Event] = {self._closed}
         self._lock = threading.Lock()
 
@@ -152,65 +159,67 @@ class Http:
     # ---- one request, however often it is sent ------------------------------------------------------------------------
 
     def _exchange(self, request: Request, stop: threading.Event) -> Response:
-        first = outgoing(request, absolute(self._base_url, request.url), self._headers, self._credentials)
+        first = outgoing(request, self._base_url, self._headers, self._credentials)
         address = urlsplit(first.url)
-        where = f"{first.method} {self._redaction(first.url)}"
-        if refusal := self._reach.refusal(address):
-            raise SourceError(f"the request goes to a place {refusal}", do=outcomes.ADD_HOST, where=where)
+        if (place := (address.scheme, address.netloc)) not in self._allowed:
+            try:
+                refusal = self._reach.refusal(address)
+            except ValueError:
+                raise ConfigurationError("the URL cannot be read", do="check base_url and the path", where=self._where(first)) from None
+            if refusal:
+                raise SourceError(f"the request goes to a place {refusal}", do=outcomes.ADD_HOST, where=self._where(first))
+            self._allowed.add(place)
         path = address.path or "/"
         spent = 0.0
         for attempt in itertools.count(1):
-            began = time.monotonic()
-            answer: Response | Trouble
             try:
                 turn = self._budgets.start(path, stop)
             except Stopped:
-                raise outcomes.stopped(where) from None
+                raise outcomes.stopped(self._where(first)) from None
+            began = time.monotonic()
             try:
-                began = time.monotonic()
-                answer = self._follow(request, first)
-            except Trouble as trouble:
-                answer = trouble
+                answer = self._once(request, first)
             finally:
                 self._budgets.finish(turn)
-            asked: float | None = None
-            if isinstance(answer, Trouble):
-                again = answer.kind in ("connect", "timeout", "broken", "garbled") and (request.repeatable or not answer.sent)
-                failure = outcomes.of_trouble(answer, where, self._redaction, self._timeouts, self._max_body)
-            else:
-                verdict, asked, own = self._verdict(answer)
-                if verdict in ("ok", "skip"):
-                    return answer
-                again = verdict == "retry" and (own or request.repeatable or answer.status in UNTOUCHED)
-                asked = asked if asked is not None else retry_after(answer) if verdict == "retry" else None
-                failure = outcomes.of_response(answer, verdict, asked, refused_repeat=verdict == "retry" and not again)
-            if not again:
-                raise failure
-            delay = self._retries.delay(attempt) + (asked or 0.0)
+            if isinstance(answer, Response):
+                return answer
             spent += time.monotonic() - began
-            if attempt >= self._retries.attempts or spent + (asked if asked is not None else delay) > self._retries.budget_seconds:
-                raise outcomes.given_up(failure, attempt, asked)
-            if asked is not None or (isinstance(answer, Response) and answer.status == 429):
-                self._budgets.pause(path, asked if asked is not None else delay)
-            _log.info("%s: %s; trying again in %.1f s (attempt %d of %d)", where, failure.what, delay, attempt + 1, self._retries.attempts)
+            if not answer.again:
+                raise answer.error
+            delay = self._retries.delay(attempt) + (answer.asked or 0.0)
+            if attempt >= self._retries.attempts or spent + max(delay, answer.asked or 0.0) > self._retries.budget_seconds:
+                raise outcomes.given_up(answer.error, attempt, answer.asked)
+            if answer.asked is not None or answer.limited:
+                self._budgets.pause(path, delay if answer.asked is None else answer.asked)
+            what, most = answer.error.what, self._retries.attempts
+            _log.info("%s: %s; trying again in %.1f s (attempt %d of %d)", self._where(first), what, delay, attempt + 1, most)
             spent += delay
             if stop.wait(delay):
-                raise outcomes.stopped(where)
+                raise outcomes.stopped(self._where(first))
         raise AssertionError("unreachable")
 
-    def _verdict(self, response: Response) -> tuple[Verdict, float | None, bool]:
-        """The verdict, the wait asked for, and whether it is the API's own reading."""
-        verdict = self._judge(response) if self._judge else None
-        seconds: float | None = None
-        if isinstance(verdict, tuple):
-            verdict, seconds = verdict
-        if verdict is not None:
-            return verdict, seconds, True
-        if 200 <= response.status < 300:
-            return "ok", None, False
-        if response.status in (401, 403):
-            return "sign_in", None, False
-        return ("retry" if response.status in PASSING else "fail"), None, False
+    def _once(self, request: Request, first: Outgoing) -> "Response | _Failure":
+        """Send once and judge what comes back."""
+        try:
+            response = self._follow(request, first)
+        except Trouble as trouble:
+            error = outcomes.failure_of_trouble(trouble, self._where(first), self._redaction, self._timeouts, self._max_body)
+            if trouble.kind not in ("connect", "timeout", "broken", "garbled"):
+                return _Failure(error)
+            if trouble.sent and not request.repeatable:
+                return _Failure(outcomes.not_repeated(error))
+            return _Failure(error, again=True)
+        own = self._judge(response) if self._judge else None
+        verdict, asked = own if isinstance(own, tuple) else (own or outcomes.verdict_of(response.status), None)
+        if verdict in ("ok", "skip"):
+            return response
+        if verdict != "retry":
+            return _Failure(outcomes.failure_of_response(response, verdict))
+        asked = retry_after(response) if asked is None else asked
+        error = outcomes.failure_of_response(response, verdict, asked)
+        if own is None and not request.repeatable and response.status not in UNTOUCHED:
+            return _Failure(outcomes.not_repeated(error))
+        return _Failure(error, again=True, asked=asked, limited=response.status == 429)
 
     def _follow(self, request: Request, first: Outgoing) -> Response:
         """Send once, following redirects. Raises Trouble, and SourceError for a redirect that may not be followed."""
@@ -237,8 +246,11 @@ class Http:
                 url = without_params(url, self._credentials.param_names, self._hidden)
             else:
                 url = without_params(url, self._credentials.param_names, frozenset())  # it would be sent twice
-        where = f"{first.method} {self._redaction(first.url)}"
-        raise SourceError(f"redirects more than {_MOST_REDIRECTS} times", do="check base_url; log-in pages redirect in circles", where=where)
+        do = "check base_url; log-in pages redirect in circles"
+        raise SourceError(f"redirects more than {_MOST_REDIRECTS} times", do=do, where=self._where(first))
+
+    def _where(self, asked: Outgoing) -> str:
+        return f"{asked.method} {self._redaction(asked.url)}"
 
     # ---- what is under way ----------------------------------------------------------------------------------------------
 
@@ -255,6 +267,3 @@ class Http:
         with self._lock:
             self._stops.discard(stop)
         self._budgets.wake()
-
-
-__all__ = ["Http", "Judge", "MuxlyError", "RetryLater", "Verdict"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -53,7 +53,7 @@ def merge_query(url: str, params: Sequence[tuple[str, str]]) -> str:
     url = url.partition("#")[0]
     if not params:
         return url
-    return f"{url}{'&' if '?' in url else '?'}{urlencode(params)}"
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(params, quote_via=quote)}"
 
 
 def without_params(url: str, names: frozenset[str], values: frozenset[str]) -> str:
@@ -61,4 +61,4 @@ def without_params(url: str, names: frozenset[str], values: frozenset[str]) -> s
     parts = urlsplit(url)
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     kept = [(name, value) for name, value in pairs if name not in names and value not in values]
-    return url if len(kept) == len(pairs) else parts._replace(query=urlencode(kept)).geturl()
+    return url if len(kept) == len(pairs) else parts._replace(query=urlencode(kept, quote_via=quote)).geturl()

@@ -6,15 +6,16 @@ from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
 _HIDDEN = "***"
-_NAMES = (
-    r"(?:[\w.-]*(?:api[_-]?key|access[_-]?key|token|secret|passw(?:or)?d|credential|signature)|apikey|hapikey|key|sig|auth|authorization|code|pwd)"
+_SECRET_NAMES = (
+    r"(?:(?:[\w.-]*[_.-])?(?:api[_-]?key|access[_-]?key|secret|secret[_-]?key|passw(?:or)?d|signature|credentials?)"
+    r"|(?:[\w.-]*(?:access|refresh|id|auth|api|bearer|session|security)[_-]?)?token|hapikey|pwd)"
 )
 _PATTERNS = [
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/?#\s\"'<>]*@", re.I), rf"\1{_HIDDEN}@"),
-    (re.compile(rf"([?&;]{_NAMES}=)[^&;#\s\"'<>]*", re.I), rf"\1{_HIDDEN}"),
-    (re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key)(\s*[:=]\s*)[^\r\n,}]+", re.I), rf"\1\2{_HIDDEN}"),
-    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.I), rf"\1 {_HIDDEN}"),
-    (re.compile(rf"(\"{_NAMES}\"\s*:\s*\")(?:[^\"\\]|\\.)*", re.I), rf"\1{_HIDDEN}"),
+    (re.compile(rf"([?&;](?:{_SECRET_NAMES}|key|sig|auth|code)=)[^&;#\s\"'<>]*", re.I), rf"\1{_HIDDEN}"),
+    (re.compile(rf"(\"{_SECRET_NAMES}\"\s*:\s*\")(?:[^\"\\]|\\.)*", re.I), rf"\1{_HIDDEN}"),
+    (re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key)(\"?\s*[:=]\s*\"?)[^\r\n,}\"]+", re.I), rf"\1\2{_HIDDEN}"),
+    (re.compile(r"\b(bearer|basic)\s+(?=\S*\d|\S{20})[\w.~+/=-]{6,}", re.I), rf"\1 {_HIDDEN}"),
 ]
 _WHOLE_WORD_BELOW = 4
 """Secrets shorter than this are only hidden as whole words: hiding every `a` would leave no message to read."""

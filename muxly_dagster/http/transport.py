@@ -121,7 +121,7 @@ def _headers(response: "SyncResponse") -> Headers:
     try:
         return Headers(response.headers.items())
     except ValueError:  # a value that is not ASCII: leave that field out, keep the others
-        pairs = []
+        pairs: list[tuple[str, str]] = []
         for name in set(response.headers):
             with suppress(ValueError):
                 pairs.extend((name, value) for value in response.headers.getall(name))
@@ -213,7 +213,7 @@ class HttpxTransport:
             raise Trouble("timeout", str(error)) from None
         except httpx.LocalProtocolError as error:
             raise Trouble("invalid", str(error), sent=False) from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
             raise Trouble("invalid", str(error), sent=False) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise Trouble("garbled" if "illegal" in str(error) else "broken", str(error)) from None

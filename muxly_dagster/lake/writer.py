@@ -37,6 +37,8 @@ _PARQUET = WriterProperties(
     default_column_properties=ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE"),
     column_properties={records.SEQ: ColumnProperties(dictionary_enabled=False, statistics_enabled="CHUNK")},
 )
+# Delta must list statistics of no other column: a dataset scan takes those that are listed but missing for nulls, and prunes the file.
+_CONFIGURATION = {"delta.dataSkippingNumIndexedCols": "1"}
 _FLUSH_BYTES = 32 << 20
 
 
@@ -168,7 +170,7 @@ class Writer:
                 schema_mode=None if first else "merge",
                 name=self.name,
                 description=describe_key(self.key),
-                configuration={"delta.dataSkippingNumIndexedCols": str(len(records.ENVELOPE))} if first else None,
+                configuration=_CONFIGURATION if first else None,
                 storage_options=self._lake.options,
                 writer_properties=_PARQUET,
                 commit_properties=CommitProperties(app_transactions=transactions, custom_metadata={"muxly.run": self._run_id}),

@@ -57,7 +57,10 @@ def problem_at(tree: Node, path: Sequence[Segment], what: str, do: str = "", *, 
 
 
 def problems_in(tree: Node, path: Sequence[Segment], error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """Every finding of `error`, raised by `model` for what the tree holds at `path`. Findings on values whose variable is missing are left out."""
+    """Every finding of `error`, raised by `model` for what the tree holds at `path`.
+
+    Findings on values whose variable is missing are left out: the missing variable is the problem.
+    """
     base = tree.find(path)
     found: dict[tuple[Segment, ...], Problem] = {}
     for detail in error.errors(include_url=False):

@@ -61,8 +61,8 @@ def _interpolate(root: Node, node: Node, path: tuple[Segment, ...], environ: Map
 def override(root: Node, environ: Mapping[str, str]) -> list[Problem]:
     """Put the values of `MUXLY__SECTION__NAME__FIELD` variables into the tree, in place, making the maps that are not there yet.
 
-    A value that is a YAML or JSON map or list is read as one; in place of a number or of true and false it is read as such; anything else is
-    text. Answers with a problem for each variable that leads nowhere.
+    A value that is a YAML or JSON map or list is read as one; in place of a number or of true and false it is read as such; anything
+    else is text. Answers with a problem for each variable that leads nowhere.
     """
     problems: list[Problem] = []
     for name in sorted(environ):
@@ -104,7 +104,7 @@ def _place(root: Node, segments: list[str], name: str, text: str) -> list[Proble
         if child is None or child.value is None:
             child = Node({}, child.at if child else None, child.key_at if child else None)
             _put(node, key, child)
-        node = child
+        node, segments = child, rest
 
 
 def _put(node: Node, key: Segment, child: Node) -> None:

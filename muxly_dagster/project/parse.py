@@ -137,7 +137,7 @@ def _from_yaml(node: Any, shown: str, problems: list[Problem], count: list[int],
             continue
         value = _from_yaml(value_node, shown, problems, count, above)
         value.key_at = key_at
-        if key_node.value == "<<" and key_node.style is None:
+        if key_node.value == "<<" and not key_node.style:
             for merged in value.value if isinstance(value.value, list) else [value]:
                 if isinstance(merged.value, dict):
                     inherited = merged.value | inherited
@@ -152,7 +152,7 @@ def _from_yaml(node: Any, shown: str, problems: list[Problem], count: list[int],
 
 def _yaml_scalar(node: Any, at: Position, problems: list[Problem]) -> Any:
     tag = node.tag.removeprefix("tag:yaml.org,2002:")
-    if tag == "str" and node.style is None:
+    if tag == "str" and not node.style:
         return scalar(node.value) if not _explicit(node) else node.value
     if tag in ("str", "int", "float", "bool", "null", "!"):
         return node.value if tag in ("str", "!") else scalar(node.value)

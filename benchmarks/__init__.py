@@ -1,0 +1,1 @@
+"""How fast Muxly is, measured beside its rivals: `make bench`."""

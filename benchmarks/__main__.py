@@ -1,0 +1,133 @@
+"""`python -m benchmarks [NAME...]`: measure everything, or what is named; prints a table of figures beside their targets.
+
+BENCH_RECORDS sets the number of records of the large pull (500000), BENCH_LARGE that of the memory test (2000000).
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import projects
+from benchmarks.measure import HERE, MUXLY, Cost, api, run
+
+RECORDS = int(os.environ.get("BENCH_RECORDS", "500000"))
+LARGE = int(os.environ.get("BENCH_LARGE", "2000000"))
+RIVAL = Path(".venv-bench/bin/python").absolute()
+
+Row = tuple[str, str, str, str]
+
+
+def _row(name: str, figure: float, unit: str, target: float, *, most: bool = False, also: str = "") -> Row:
+    met = figure <= target if most else figure >= target
+    return name, f"{figure:,.4g} {unit}", f"{'at most' if most else 'at least'} {target:,g}: {'met' if met else 'MISSED'}", also
+
+
+def _shown(cost: Cost, records: int) -> str:
+    return f"{records / cost.cpu:,.0f} records per CPU second ({cost.cpu:.2f} CPU s, {cost.wall:.2f} s, peak {cost.peak:.0f} MiB)"
+
+
+def pull() -> list[Row]:
+    """The large pull, beside dlt and the hand-written script; again with nothing changed; then at four times the size."""
+    rows: list[Row] = []
+    with api(RECORDS) as url, tempfile.TemporaryDirectory() as folder:
+        environ = projects.contacts(Path(folder), url)
+        hand = run([sys.executable, str(HERE / "rivals" / "hand_written.py"), url, folder])
+        rows.append(("hand-written pull", "", "", _shown(hand, RECORDS)))
+        first = run([*MUXLY, "run", "bench.contacts", "--json"], **environ)
+        assert json.loads(first.output)[0]["changed"] == RECORDS
+        rows.append(("muxly pull", "", "", _shown(first, RECORDS)))
+        rows.append(_row("muxly against the hand-written script", hand.cpu / first.cpu, "times", 2))
+        if RIVAL.exists():
+            dlt = run([str(RIVAL), str(HERE / "rivals" / "dlt_pull.py"), url, folder])
+            rows.append(("dlt pull", "", "", _shown(dlt, RECORDS)))
+            rows.append(_row("muxly against dlt", dlt.cpu / first.cpu, "times", 10))
+        rows.append(_row("peak memory of the pull", first.peak, "MiB", 300, most=True))
+        second = run([*MUXLY, "run", "bench.contacts", "--json"], **environ)
+        assert json.loads(second.output)[0]["changed"] == 0
+        rows.append(_row("second pull, nothing changed, against the first", second.cpu / first.cpu, "times", 1, most=True, also=_shown(second, RECORDS)))
+    with api(LARGE) as url, tempfile.TemporaryDirectory() as folder:
+        large = run([*MUXLY, "run", "bench.contacts", "--json"], **projects.contacts(Path(folder), url))
+        rows.append(_row(f"peak memory at {LARGE:,} records", large.peak, "MiB", 300, most=True, also=_shown(large, LARGE)))
+    return rows
+
+
+def postgres() -> list[Row]:
+    """From the lake into Postgres by upsert: 300,000 records into an empty table, then again over the same rows."""
+    from muxly_dagster_tests.peers import postgres as server
+
+    count = 300_000
+    with api(count) as url, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        address = server.shared(Path(folder))
+        stack.callback(server.stop, Path(folder))
+        environ = projects.contacts(Path(folder), url, stack.enter_context(server.fresh_database(address)))
+        run([*MUXLY, "run", "bench.contacts", "--json"], **environ)
+        fresh = json.loads(run([*MUXLY, "run", "out.warehouse", "--json"], **environ).output)[0]
+        again = json.loads(run([*MUXLY, "run", "out.warehouse", "--from-start", "--json"], **environ).output)[0]
+        return [
+            _row("lake to Postgres, new rows", fresh["accepted"] / fresh["seconds"], "records/s", 100_000),
+            _row("lake to Postgres, upsert over existing rows", again["accepted"] / again["seconds"], "records/s", 100_000),
+        ]
+
+
+def offset() -> list[Row]:
+    """Offset paging against a server that takes 20 ms a page, 16 requests in flight."""
+    count = 200_000
+    with api(count, delay=0.02) as url, tempfile.TemporaryDirectory() as folder:
+        report = json.loads(run([*MUXLY, "run", "bench.numbered", "--json"], **projects.contacts(Path(folder), url)).output)[0]
+        assert report["changed"] == count
+        return [_row("offset paging, 20 ms a page, 16 in flight", count / 100 / report["seconds"], "pages/s", 500)]
+
+
+def load() -> list[Row]:
+    """Loading a project of 1,000 pulls and 1,000 routes as Dagster does; one small pull as a whole process."""
+    with tempfile.TemporaryDirectory() as folder:
+        code = "from muxly_dagster.definitions import defs; print(len(list(defs.resolve_all_asset_specs())))"
+        cost = run([sys.executable, "-c", code], **projects.many(Path(folder), 1000))
+        assert int(cost.output) >= 2000
+    with api(100) as url, tempfile.TemporaryDirectory() as folder:
+        environ = projects.contacts(Path(folder), url)
+        run([*MUXLY, "run", "bench.contacts", "--json"], **environ)
+        small = run([*MUXLY, "run", "bench.contacts", "--json"], **environ)
+    return [
+        _row("loading 1,000 pulls and 1,000 routes", cost.wall, "s", 10, most=True),
+        _row("muxly run of one small pull", small.wall, "s", 5, most=True, also=f"{small.cpu:.2f} CPU s, peak {small.peak:.0f} MiB"),
+    ]
+
+
+def rules() -> list[Row]:
+    """Ten rules over 100,000 records, in batches as a delivery has them."""
+    import pyarrow as pa
+
+    from muxly_dagster.routing import Router, Rule
+
+    count = 100_000
+    rows = pa.table({"amount": pa.array(range(count)), "stage": ["closedwon" if n % 3 else "open" for n in range(count)], "city": ["Berlin"] * count})
+    router = Router([Rule(f"amount > {n * 9000} and stage = 'closedwon' and city like 'B%{n}'", (f"d{n}",)) for n in range(10)], match="all")
+    router.route(rows.slice(0, 100), "d0")
+    started = time.process_time()
+    for at in range(0, count, 50_000):
+        router.decide(rows.slice(at, 50_000))
+    return [_row("10 rules over 100,000 records", time.process_time() - started, "CPU s", 0.2, most=True)]
+
+
+MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {f.__name__: f for f in (pull, postgres, offset, rules, load)}
+
+
+def main(names: list[str]) -> None:
+    """Measure, and print as a Markdown table."""
+    unknown = [name for name in names if name not in MEASUREMENTS]
+    if unknown:
+        sys.exit(f"no measurement {', '.join(unknown)}; there are: {', '.join(MEASUREMENTS)}")
+    print("| what | figure | target | more |\n|---|---|---|---|")
+    for name in names or MEASUREMENTS:
+        for row in MEASUREMENTS[name]():
+            print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

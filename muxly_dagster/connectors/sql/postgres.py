@@ -1,0 +1,238 @@
+"""PostgreSQL: read by `COPY ... TO STDOUT`, whose CSV Arrow parses natively."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from psycopg import sql as pgsql
+
+from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Columns, Database, Select, hex_bytes, json_field
+from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SignInError, SourceError
+from muxly_dagster.records import TIMESTAMP
+
+_TYPES: dict[str, pa.DataType] = {
+    "bool": pa.bool_(),
+    "int2": pa.int64(),
+    "int4": pa.int64(),
+    "int8": pa.int64(),
+    "oid": pa.int64(),
+    "float4": pa.float64(),
+    "float8": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": TIMESTAMP,
+    "timestamptz": TIMESTAMP,
+    "bytea": pa.binary(),
+}
+_SECONDS_TO_CONNECT = 10
+
+
+class Postgres(Database):
+    """A PostgreSQL connection in one read-only, repeatable-read transaction."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        self._schema = schema
+        try:
+            said = psycopg.conninfo.conninfo_to_dict(url)
+            url = psycopg.conninfo.make_conninfo(url, connect_timeout=said.get("connect_timeout", _SECONDS_TO_CONNECT))
+            self._connection = psycopg.connect(url, autocommit=True, application_name="muxly")
+        except psycopg.Error as error:
+            raise self.error(error) from None
+        for statement in (
+            "set timezone = 'UTC'",
+            "set datestyle = 'ISO, YMD'",
+            "set intervalstyle = 'iso_8601'",
+            "set bytea_output = 'hex'",
+            "set client_encoding = 'UTF8'",
+            "begin isolation level repeatable read read only",
+        ):
+            self._rows(statement)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def quote(self, name: str) -> str:
+        return '"' + name.replace('"', '""') + '"'
+
+    def literal(self, value: Any, column: Column) -> str:
+        return "null" if value is None else f"cast({pgsql.Literal(str(value)).as_string(self._connection)} as {column.kind})"
+
+    def tables(self) -> list[str]:
+        query = """
+            select case when n.nspname = any(current_schemas(false)) or n.nspname = %s then c.relname else n.nspname || '.' || c.relname end
+            from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
+              and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg\\_t%%' and (%s = '' or n.nspname = %s)
+            order by 1"""
+        return [name for (name,) in self._rows(query, [self._schema] * 3)]
+
+    def describe(self, source: str, table: str = "") -> list[Column]:
+        with self._connection.cursor() as cursor:
+            try:
+                cursor.execute(f"select * from {source} limit 0")
+            except psycopg.Error as error:
+                raise self.error(error) from None
+            described = cursor.description or []
+        names = "select oid, format_type(oid, null), typname, typcategory from pg_type where oid = any(%s)"
+        types = {oid: rest for oid, *rest in self._rows(names, [[d.type_code for d in described]])}
+        filled = "select attname from pg_attribute where attrelid = %s::regclass and attnotnull and not attisdropped"
+        never_null = {name for (name,) in self._rows(filled, [table])} if table else set()
+        columns = []
+        for d in described:
+            kind, name, category = types[d.type_code]
+            nullable = d.name not in never_null
+            if name == "numeric" or name == "money":
+                fits = d.precision is not None and d.scale is not None and d.precision <= 38 and 0 <= d.scale <= d.precision
+                type_ = pa.decimal128(d.precision, d.scale) if fits else pa.string()
+                columns.append(Column(pa.field(d.name, type_), kind, nullable, loose=not fits))
+            elif name in ("json", "jsonb") or category in ("A", "C"):
+                columns.append(Column(json_field(d.name), kind, nullable))
+            else:
+                columns.append(Column(pa.field(d.name, _TYPES.get(name, pa.string())), kind, nullable))
+        return columns
+
+    def primary_key(self, table: str) -> tuple[str, ...]:
+        query = """
+            select a.attname from pg_index i cross join unnest(i.indkey) with ordinality k(number, place)
+            join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
+            where i.indrelid = %s::regclass and i.indisprimary order by k.place"""
+        return tuple(name for (name,) in self._rows(query, [table]))
+
+    def read(self, select: Select, known: pa.Schema | None) -> Iterator[Chunk]:
+        # Named apart from the columns, or ORDER BY would mean the text.
+        items = [f"{self._item(column)} as muxly_{place}" for place, column in enumerate(select.columns)]
+        if select.cursor:
+            items.append(f"cast({self.quote(select.cursor)} as text) as muxly_position")
+        order = f" order by {self.quote(select.cursor)}" if select.cursor else ""
+        where = f" where {select.where}" if select.where else ""
+        statement = f"copy (select {', '.join(items)} from {select.source}{where}{order}) to stdout (format csv)"
+        lines: list[bytes] = []
+        size = 0
+        try:
+            with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+                for line in copy:
+                    lines.append(bytes(line))
+                    size += len(line)
+                    if len(lines) >= select.batch_rows or size >= BATCH_BYTES:
+                        yield _chunk(b"".join(lines), select, known)
+                        lines.clear()
+                        size = 0
+        except psycopg.Error as error:
+            raise self.error(error) from None
+        if lines:
+            yield _chunk(b"".join(lines), select, known)
+
+    def _item(self, column: Column) -> str:
+        name = self.quote(column.name)
+        if column.kind == "timestamp with time zone":
+            return f"{name} at time zone 'UTC'"
+        if column.kind == "money":
+            return f"cast({name} as numeric)"
+        if column.field.metadata and column.kind not in ("json", "jsonb"):
+            return f"to_json({name})"
+        return name
+
+    def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        try:
+            if self._connection.info.transaction_status is psycopg.pq.TransactionStatus.INERROR:
+                self._connection.rollback()
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement, parameters or None)
+                return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            raise self.error(error) from None
+
+    def error(self, error: Exception) -> MuxlyError:
+        state = getattr(error, "sqlstate", None) or ""
+        diagnosis = getattr(error, "diag", None)
+        message = (diagnosis.message_primary if diagnosis else None) or " ".join(str(error).split())
+        said = f"Postgres says: {message}"
+        if state.startswith("28") or any(sign in message for sign in ("authentication failed", "pg_hba.conf", "no password supplied")):
+            return SignInError(said, do="check the user and the password in the source's `url`")
+        if state == "42501":
+            return SignInError(said, do="grant the user SELECT on it (and USAGE on its schema)")
+        if state == "3D000" or ("database" in message and "does not exist" in message):
+            return ConfigurationError(said, do="check the database's name at the end of the source's `url`")
+        if "role" in message and "does not exist" in message:
+            return SignInError(said, do="check the user in the source's `url`")
+        if not state or state[:2] in ("08", "40", "53", "57") or state == "55P03":
+            return RetryLater(said, do="check that the server is up and can be reached from here; the pull goes on where it was")
+        if state[:2] in ("42", "3F"):
+            return ConfigurationError(said, do="correct the pull's `table`, `columns`, `cursor` or `query`")
+        return SourceError(said)
+
+
+def _chunk(lines: bytes, select: Select, known: pa.Schema | None) -> Chunk:
+    width = len(select.columns) + bool(select.cursor)
+    names = [str(place) for place in range(width)]
+    options = pacsv.ReadOptions(column_names=names, block_size=len(lines) + 1, use_threads=False)
+    # An empty line is a row: one column, null.
+    parse = pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
+    direct = [_direct(column) for column in select.columns] + [pa.string()] * bool(select.cursor)
+
+    def converted(types: Sequence[pa.DataType]) -> pa.Table:
+        convert = pacsv.ConvertOptions(
+            column_types=dict(zip(names, types, strict=True)),
+            null_values=[""],
+            true_values=["t"],
+            false_values=["f"],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        return pacsv.read_csv(pa.BufferReader(lines), read_options=options, parse_options=parse, convert_options=convert).combine_chunks()
+
+    columns = Columns(known)
+    try:
+        table = converted(direct)
+    except pa.ArrowInvalid:
+        table = converted([pa.binary()] * width)
+        table = _decoded(table, columns, [c.name for c in select.columns])
+    for column, values in zip(select.columns, table.columns, strict=False):
+        array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        if pa.types.is_binary(column.field.type):
+            columns.fields.append(column.field)
+            columns.arrays.append(hex_bytes(array.to_pylist()))
+        elif array.type == column.field.type and not column.loose:
+            columns.fields.append(column.field)
+            columns.arrays.append(array)
+        else:
+            columns.add(column, _words(array) if pa.types.is_boolean(column.field.type) else array)
+    positions = table.column(width - 1).to_pylist() if select.cursor else []
+    if not columns.bad:
+        return Chunk(columns.table(), positions)
+    rows = list(csv.reader(io.StringIO(lines.decode("utf-8", "backslashreplace"), newline="")))
+    kept = [position for row, position in enumerate(positions) if row not in columns.bad]
+    return Chunk(
+        columns.table(), kept, columns.unreadable(lambda row: dict(zip([c.name for c in select.columns], rows[row], strict=False)))
+    )
+
+
+def _direct(column: Column) -> pa.DataType:
+    """The type that the CSV reader converts to by itself."""
+    type_ = column.field.type
+    if column.loose or pa.types.is_binary(type_):
+        return pa.string()
+    return pa.timestamp("us") if type_ == TIMESTAMP else type_
+
+
+def _words(array: pa.Array) -> pa.Array:
+    words = {"t": "true", "f": "false"}
+    return pa.array([words.get(value, value) for value in array.to_pylist()], pa.string())
+
+
+def _decoded(table: pa.Table, columns: Columns, names: list[str]) -> pa.Table:
+    """The raw values as text; rows with invalid UTF-8 (a SQL_ASCII database holds anything) are marked."""
+    arrays = []
+    for place, values in enumerate(table.columns):
+        texts: list[str | None] = []
+        for row, value in enumerate(values.to_pylist()):
+            try:
+                texts.append(None if value is None else value.decode())
+            except UnicodeDecodeError:
+                texts.append(None)
+                columns.bad.setdefault(row, f"{names[place] if place < len(names) else 'the cursor'}: the text is not valid UTF-8")
+        arrays.append(pa.array(texts, pa.string()))
+    return pa.table(arrays, names=table.column_names)

@@ -1,0 +1,77 @@
+"""Credentials on the wire: what `auth:` means in headers and query, and how to leave it out for somebody else's host."""
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import SplitResult, unquote
+
+from muxly_dagster.auth import ApiKey, Auth, Basic, Bearer
+from muxly_dagster.errors import ConfigurationError
+
+_PRIVATE = frozenset({"authorization", "proxy-authorization", "cookie"})
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@dataclass(frozen=True, repr=False)
+class Credentials:
+    """Headers and query parameters that sign in, and the texts in them that nobody may see."""
+
+    headers: Mapping[str, str]
+    params: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, auth: Auth, base: SplitResult | None = None) -> Self:
+        """What `auth` sends; the user and password of the base URL where it sends nothing. Raises ConfigurationError."""
+        match auth:
+            case Bearer():
+                token = auth.token.get_secret_value()
+                made = cls({"Authorization": f"Bearer {token}"}, (), (token,))
+            case ApiKey(into="query"):
+                key = auth.prefix + auth.key.get_secret_value()
+                made = cls({}, ((auth.name, key),), (key, auth.key.get_secret_value()))
+            case ApiKey():
+                key = auth.prefix + auth.key.get_secret_value()
+                made = cls({auth.name: key}, (), (key, auth.key.get_secret_value()))
+            case Basic():
+                made = cls._basic(auth.username, auth.password.get_secret_value())
+            case _ if base and base.username:
+                made = cls._basic(unquote(base.username), unquote(base.password or ""))
+            case _:
+                made = cls({})
+        check_headers(made.headers)
+        return made
+
+    @classmethod
+    def _basic(cls, username: str, password: str) -> Self:
+        packed = base64.b64encode(f"{username}:{password}".encode()).decode()
+        # Where there is no password the user name is the key (Stripe).
+        return cls({"Authorization": f"Basic {packed}"}, (), (packed, password or username))
+
+    @property
+    def param_names(self) -> frozenset[str]:
+        """The query parameters that hold a key."""
+        return frozenset(name for name, _ in self.params)
+
+    def strip(self, headers: Mapping[str, str], hidden: frozenset[str]) -> dict[str, str]:
+        """The headers that may be shown to another host: none that signs in, none that holds a secret."""
+        own = {name.lower() for name in self.headers} | _PRIVATE
+        return {
+            name: value
+            for name, value in headers.items()
+            if name.lower() not in own and not any(secret and secret in value for secret in hidden)
+        }
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for a header that cannot be sent. Never shows its value."""
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ConfigurationError("a header has a name that HTTP does not allow", do="use letters, digits and hyphens")
+        if _CONTROL.search(value):
+            raise ConfigurationError(
+                f"the header {name} would hold a line break or another control character",
+                do="check where its value comes from: files and variables often end in a line break",
+            )

@@ -1,0 +1,69 @@
+"""A request made ready for the wire: absolute URL, all headers, body as bytes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from muxly_dagster import __version__
+from muxly_dagster.http.credentials import Credentials, check_headers
+from muxly_dagster.http.hosts import merge_query
+from muxly_dagster.http.messages import Request
+from muxly_dagster.records import to_json
+
+_DEFAULTS = {"User-Agent": f"muxly/{__version__}", "Accept": "application/json, */*;q=0.8"}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Outgoing:
+    """What is sent. `params` are the credentials' own query parameters, kept out of `url` so that no message shows them."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    params: tuple[tuple[str, str], ...]
+    content: bytes | None
+
+
+def common_headers(own: Mapping[str, str], credentials: Credentials) -> dict[str, str]:
+    """The headers of every request of a client: Muxly's, then the client's, then those that sign in."""
+    headers = _merge(_merge(_DEFAULTS, own), credentials.headers)
+    check_headers(headers)
+    return headers
+
+
+def outgoing(request: Request, base_url: str, common: Mapping[str, str], credentials: Credentials) -> Outgoing:
+    """The request as it is sent; its own headers win over the client's. Raises ConfigurationError."""
+    headers = common
+    content = request.content
+    if content is None and request.json is not None:
+        content = to_json(request.json)
+        headers = _merge(headers, {"Content-Type": "application/json"})
+    if request.headers:
+        check_headers(request.headers)
+        headers = _merge(headers, request.headers)
+    url = merge_query(_absolute(base_url, request.url), list(_pairs(request.params)) if request.params else ())
+    return Outgoing(request.method.upper(), url, headers, credentials.params, content)
+
+
+def _absolute(base_url: str, url: str) -> str:
+    """The URL behind the base URL; one that has a scheme of its own stays as it is."""
+    if not base_url or urlsplit(url).scheme in ("http", "https"):
+        return url
+    if not url or url.startswith("?"):
+        return base_url + url
+    if url.startswith("//"):
+        return f"{base_url.partition(':')[0]}:{url}"
+    return f"{base_url.rstrip('/')}/{url.lstrip('/')}"
+
+
+def _pairs(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in params.items():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if item is not None:
+                yield name, str(item).lower() if isinstance(item, bool) else str(item)
+
+
+def _merge(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
+    replaced = {name.lower() for name in over}
+    return {**{name: value for name, value in base.items() if name.lower() not in replaced}, **over}

@@ -1,0 +1,191 @@
+"""The pages of one request: asked for one after another or several at once, until the API says that there are no more."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urljoin
+
+from muxly_dagster.decoding import Page
+from muxly_dagster.errors import SourceError
+from muxly_dagster.http import Http, Request, Response
+from muxly_dagster.manifest.schema import CursorPaging, LinkPaging, NoPaging, OffsetPaging, PageNumberPaging, Paging
+
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
+_NEXT = re.compile(r""";\s*rel\s*=\s*(?:"[^"]*\bnext\b[^"]*"|next\b)""", re.IGNORECASE)
+
+Take = Callable[[Response], Page]
+"""Reads an answer; the page's envelope holds the values at `envelope_paths`."""
+
+
+def envelope_paths(paging: Paging) -> list[str]:
+    """What to read beside the records of each page."""
+    match paging:
+        case CursorPaging():
+            return [paging.next, *([paging.more] if paging.more else [])]
+        case OffsetPaging() | PageNumberPaging():
+            return [paging.total] if paging.total else []
+        case LinkPaging():
+            return [paging.next] if paging.next else []
+    return []
+
+
+def read_pages(http: Http, paging: Paging, request: Request, take: Take, *, in_flight: int = 8) -> Iterator[Page]:
+    """Ask for the pages and yield each once it is read. A page's successor is under way while the page is worked on.
+
+    Raises SourceError for an API that never comes to an end, beside what the client raises.
+    """
+    match paging:
+        case NoPaging():
+            yield take(http.request(request))
+        case CursorPaging():
+            yield from _by_cursor(http, paging, _sized(request, paging.size), take)
+        case LinkPaging():
+            yield from _by_link(http, paging, _sized(request, paging.size), take)
+        case _ if paging.size is None:
+            yield from _one_by_one(http, paging, request, take)
+        case _:
+            yield from _by_number(http, paging, paging.size[1], _sized(request, paging.size), take, in_flight)
+
+
+def put(request: Request, place: str, value: Any) -> Request:
+    """The request with a value at `query.NAME` or `json.NAME`."""
+    where, _, rest = place.partition(".")
+    if where == "query":
+        return replace(request, params={**(request.params or {}), rest: value})
+    return replace(request, json=_put(request.json, rest.split("."), value))
+
+
+def _put(body: Any, names: list[str], value: Any) -> Any:
+    if not names:
+        return value
+    fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    return {**fields, names[0]: _put(fields.get(names[0]), names[1:], value)}
+
+
+def _sized(request: Request, size: tuple[str, int] | None) -> Request:
+    return put(request, *size) if size else request
+
+
+def _by_cursor(http: Http, paging: CursorPaging, request: Request, take: Take) -> Iterator[Page]:
+    seen: set[str] = set()
+    response = http.request(request)
+    while True:
+        page = take(response)
+        cursor = page.envelope[0]
+        more = page.envelope[1] if paging.more else True
+        if cursor is None or cursor == "" or cursor is False or not more:
+            yield page
+            return
+        _must_be_new(str(cursor), seen, f"the page cursor {str(cursor)[:200]!r}", response)
+        upcoming = http.prefetch(put(request, paging.into, cursor))
+        yield page
+        response = upcoming.result()
+
+
+def _by_link(http: Http, paging: LinkPaging, request: Request, take: Take) -> Iterator[Page]:
+    seen: set[str] = set()
+    response = http.request(request)
+    while True:
+        page = take(response)
+        link = page.envelope[0] if paging.next else _next_link(response.headers.get("link", ""))
+        if not link:
+            yield page
+            return
+        if not isinstance(link, str):
+            raise SourceError(f"the next page's address is {link!r}", do="correct the stream's `paging.next`", where=response.where)
+        url = urljoin(response.url, link)
+        _must_be_new(url, seen, "the same next page", response)
+        upcoming = http.prefetch(replace(request, url=url, params=None))
+        yield page
+        response = upcoming.result()
+
+
+def _next_link(header: str) -> str:
+    return next((url for url, rest in _LINK.findall(header) if _NEXT.search(rest)), "")
+
+
+def _must_be_new(cursor: str, seen: set[str], what: str, response: Response) -> None:
+    if cursor in seen:
+        raise SourceError(
+            f"the API names {what} a second time: its paging goes in circles",
+            do="check the stream's `paging` (`into`: does the API read the cursor there?); else report it to the service",
+            where=response.where,
+        )
+    seen.add(cursor)
+
+
+def _one_by_one(http: Http, paging: OffsetPaging | PageNumberPaging, request: Request, take: Take) -> Iterator[Page]:
+    offset, before = 0, b""
+    for number in itertools.count(paging.first if isinstance(paging, PageNumberPaging) else 0):
+        response = http.request(put(request, paging.into, number if isinstance(paging, PageNumberPaging) else offset))
+        before = _must_differ(response, before)
+        page = take(response)
+        yield page
+        offset += page.records
+        total = _total(paging, page)
+        if page.records == 0 or (total is not None and offset >= total):
+            return
+
+
+def _by_number(
+    http: Http, paging: OffsetPaging | PageNumberPaging, size: int, request: Request, take: Take, in_flight: int
+) -> Iterator[Page]:
+    first, step = (paging.first, 1) if isinstance(paging, PageNumberPaging) else (0, size)
+    response = http.request(put(request, paging.into, first))
+    page = take(response)
+    total = _total(paging, page)
+    _must_have_size(page, size, total, response)
+    yield page
+    if page.records == 0 or (total is None and page.records < size):
+        return
+    before = response.content
+
+    def requests() -> Iterator[Request]:
+        for number in itertools.count(1):
+            if total is not None and number * size >= total:
+                return
+            yield put(request, paging.into, first + number * step)
+
+    with closing(_closing(http.each(requests(), in_flight))) as responses:
+        for response in responses:
+            before = _must_differ(response, before)
+            page = take(response)
+            total = _total(paging, page) if total is not None else None
+            yield page
+            if page.records == 0 or (total is None and page.records < size):
+                return
+
+
+def _closing(responses: Iterator[Response]) -> Iterator[Response]:  # type: ignore[misc]
+    yield from responses
+
+
+def _total(paging: OffsetPaging | PageNumberPaging, page: Page) -> int | None:
+    found = page.envelope[0] if paging.total else None
+    try:
+        return None if found is None else int(found)
+    except (ValueError, TypeError):
+        return None
+
+
+def _must_have_size(page: Page, size: int, total: int | None, response: Response) -> None:
+    """An API that gives other pages than asked for would have records passed over in silence."""
+    if page.records > size or (total is not None and 0 < page.records < min(size, total)):
+        raise SourceError(
+            f"{size} records a page were asked for, {page.records} came",
+            do="correct the stream's `paging.size`: the API may allow fewer, or read the size elsewhere",
+            where=response.where,
+        )
+
+
+def _must_differ(response: Response, before: bytes) -> bytes:
+    if response.content == before and len(before) > 2:
+        raise SourceError(
+            "the API answers the same page again and again",
+            do="check the stream's `paging.into`: does the API read the position there?",
+            where=response.where,
+        )
+    return response.content

@@ -1,0 +1,108 @@
+"""Whether the names in a project mean something: tables, names that must differ, circles, selections of jobs."""
+
+import graphlib
+import zoneinfo
+from collections.abc import Mapping, Sequence
+
+from muxly_dagster.errors import Problem
+from muxly_dagster.project.checks import did_you_mean
+from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.project.locate import Segment
+from muxly_dagster.project.models import JobSpec, Project, RouteSpec, TargetSpec
+from muxly_dagster.project.selection import read_pattern
+
+_Path = tuple[Segment, ...]
+
+
+def shared_names(project: Project) -> list[Problem]:
+    """Sources, transforms, routes and jobs share one namespace: a selection must mean one thing."""
+    problems: list[Problem] = []
+    seen: dict[str, str] = {}
+    for section in ("sources", "transforms", "routes", "jobs"):
+        for name in getattr(project, section):
+            if name in seen:
+                what = f"is the name of one of the {seen[name]} too, so `muxly run {name}` would be ambiguous"
+                problems.append(project.problem((section, name), what, "rename one of the two"))
+            seen.setdefault(name, section)
+    return problems
+
+
+def check_freshness(project: Project, path: _Path, text: str, problems: list[Problem]) -> bool:
+    """Whether a length of time is one, or is not given at all."""
+    try:
+        return not text or bool(parse_duration(text))
+    except ValueError as error:
+        problems.append(project.problem((*path, "freshness"), str(error)))
+        return False
+
+
+def declared_table(project: Project, name: str, path: _Path, problems: list[Problem]) -> str | None:
+    """The declared table that a name means (SQL does not mind case); None, with a problem, where there is none."""
+    known = {f"{source}.{pull}": None for source, spec in project.sources.items() for pull in spec.pulls} | dict.fromkeys(
+        project.transforms
+    )
+    table = name.lower().replace("/", ".")
+    if table in known:
+        return table
+    source = table.partition(".")[0]
+    if not project.is_broken("sources", source) and not project.is_broken("transforms", table):
+        problems.append(project.problem(path, f"there is no table {name}", did_you_mean(name, known)))
+    return None
+
+
+def check_cycles(project: Project, inputs: Mapping[str, Sequence[str]], problems: list[Problem]) -> None:
+    """A problem for every circle of transforms, given the tables that each reads."""
+    graph = {name: set(tables) for name, tables in inputs.items()}
+    while True:
+        try:
+            tuple(graphlib.TopologicalSorter(graph).static_order())
+            return
+        except graphlib.CycleError as error:
+            ring = error.args[1][:-1]
+            first = min(range(len(ring)), key=lambda i: list(inputs).index(ring[i]))
+            ring = ring[first:] + ring[:first]
+            circle = " → ".join([*ring, ring[0]])
+            problems.append(
+                project.problem(("transforms", ring[0]), f"needs its own result: {circle}", "break the circle: let one read another table")
+            )
+            graph.pop(ring[0])
+
+
+def places(path: _Path, spec: RouteSpec) -> list[tuple[_Path, list[TargetSpec]]]:
+    """Where a route names destinations, and which."""
+    rules: list[tuple[_Path, list[TargetSpec]]] = [((*path, "rules", index, "to"), rule.to) for index, rule in enumerate(spec.rules)]
+    return [((*path, "to"), spec.to), *rules, ((*path, "otherwise"), spec.otherwise)]
+
+
+def check_job(project: Project, name: str, job: JobSpec, problems: list[Problem]) -> None:
+    """A problem for everything a job selects that is not there, and for its time zone."""
+    path: _Path = ("jobs", name)
+    known = _selectable(project)
+    for index, pattern in enumerate(job.select):
+        at: _Path = (*path, "select", index)
+        selected = read_pattern(pattern).name
+        head = selected.partition(".")[0]
+        if selected in project.jobs:
+            problems.append(project.problem(at, f"{selected} is a job; a job selects no other job", "name what that job selects"))
+        elif known.get(selected) == 0:
+            problems.append(project.problem(at, f"the source {selected} has no pulls", "give it pulls, or leave it out"))
+        elif selected not in known and not any(project.is_broken(part, head) for part in ("sources", "transforms", "routes")):
+            problems.append(project.problem(at, f"there is nothing called {selected} to run", did_you_mean(selected, known)))
+    try:
+        zoneinfo.ZoneInfo(job.timezone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        near = did_you_mean(job.timezone, zoneinfo.available_timezones())
+        do = near if near.startswith("did") else "name one such as UTC or Europe/Berlin"
+        problems.append(project.problem((*path, "timezone"), f"there is no time zone {job.timezone}", do))
+
+
+def _selectable(project: Project) -> dict[str, int]:
+    """All that a job may select, with the number of assets in it."""
+    known = {"*": 1} | dict.fromkeys(project.transforms, 1)
+    for source, spec in project.sources.items():
+        known[source] = len(spec.pulls)
+        known |= {f"{source}.{pull}": 1 for pull in spec.pulls}
+    for route, route_spec in project.routes.items():
+        known[route] = 1
+        known |= {f"{route}.{entry.destination}": 1 for _, entries in places((), route_spec) for entry in entries}
+    return known

@@ -1,0 +1,1 @@
+"""The steps of a `steps` transform: one file, one verb."""

@@ -1,0 +1,1 @@
+"""Tests of the HTTP client, against real servers on the loopback interface."""
