@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from muxly_dagster import delivery, previewing, pulling, sandbox, tracing, transforming
-from muxly_dagster.assembly import Assembly, assemble
+from muxly_dagster.assembly import Assembly, load_assembly
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake
 from muxly_dagster.outcome import Outcome, Progress
-from muxly_dagster.project.load import load_project
 from muxly_dagster.settings import Settings
 from muxly_dagster.state import DeadLetter, State
 
@@ -32,7 +31,7 @@ class Runtime:
     @classmethod
     def open(cls, settings: Settings, environ: Mapping[str, str]) -> Self:
         """Load and check the project, open lake and state. Raises ConfigurationError with everything that is wrong."""
-        return cls.of(settings, assemble(load_project(settings.project, environ)))
+        return cls.of(settings, load_assembly(settings.project, environ))
 
     @classmethod
     def of(cls, settings: Settings, assembly: Assembly) -> Self:

@@ -95,8 +95,10 @@ def explained(where: str) -> Iterator[None]:
 
 
 def short(error: Exception) -> str:
-    """DuckDB's message in one line: without its class, the excerpt of the query and the list of candidate functions."""
-    text = str(error).split("\n\nLINE ")[0].split("\n\tCandidate functions:")[0]
+    """DuckDB's message in one line: without its class, the excerpt of the query and the advice that follows."""
+    text = str(error)
+    for rest in ("\n\nLINE ", "\n\tCandidate functions:", "\nPossible solutions:"):
+        text = text.partition(rest)[0]
     head, colon, rest = text.partition(": ")
     text = " ".join((rest if colon and head.endswith("Error") else text).split())
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + " ..."

@@ -14,7 +14,7 @@ def _too_big(record: dict[str, Any]) -> str | None:
 
 class TestMemory(DestinationContract):
     keeps = "changes"
-    columns = [name for name in EVERY_TYPE if name not in ("a_decimal", "some_bytes", "a_date", "a_time")]
+    columns = tuple(name for name in EVERY_TYPE if name not in ("a_decimal", "some_bytes", "a_date", "a_time"))
 
     @pytest.fixture
     def destination(self) -> MemoryDestination:

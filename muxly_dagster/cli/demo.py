@@ -5,11 +5,10 @@ from pathlib import Path
 
 import typer
 
-from muxly_dagster.assembly import assemble
+from muxly_dagster.assembly import load_assembly
 from muxly_dagster.cli import run as running
 from muxly_dagster.cli import terminal
 from muxly_dagster.demo import run_demo
-from muxly_dagster.project.load import load_project
 from muxly_dagster.settings import Settings
 
 
@@ -22,7 +21,7 @@ def demo(folder: Path) -> None:
 
 def _run_everything(environ: Mapping[str, str]) -> int:
     settings = Settings.from_environ(environ)
-    assembly = assemble(load_project(settings.project, environ))
+    assembly = load_assembly(settings.project, environ)
     everything = [*assembly.pulls, *assembly.transforms, *assembly.targets]
     reports = running.run_selected(settings, assembly, everything, environ=environ)
     running.tell(reports)

@@ -8,12 +8,11 @@ from typing import Any
 
 import typer
 
-from muxly_dagster.assembly import Assembly, assemble
+from muxly_dagster.assembly import Assembly, load_assembly
 from muxly_dagster.cli import opening, terminal
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
 from muxly_dagster.errors import ConfigurationError, MuxlyError
-from muxly_dagster.project.load import load_project
 from muxly_dagster.resource import CheckResult
 
 
@@ -51,7 +50,7 @@ def check(*, offline: bool, json: bool) -> None:
     """Load and check the project; then try every source and destination, all at once."""
     settings = opening.settings()
     try:
-        assembly = assemble(load_project(settings.project, os.environ))
+        assembly = load_assembly(settings.project, os.environ)
     except ConfigurationError as error:
         if not json:
             raise

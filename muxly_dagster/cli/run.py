@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from muxly_dagster.assembly import Assembly, assemble, select
+from muxly_dagster.assembly import Assembly, load_assembly, select
 from muxly_dagster.cli import opening, terminal
 from muxly_dagster.cli.dev import dagster_home
 from muxly_dagster.outcome import Progress, Watch
-from muxly_dagster.project.load import load_project
 from muxly_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 def run(patterns: Sequence[str], *, from_start: bool, json: bool) -> None:
     """Run what the patterns select, tell what happened, exit with 1 if anything failed."""
     settings = opening.settings()
-    assembly = assemble(load_project(settings.project, os.environ))
+    assembly = load_assembly(settings.project, os.environ)
     reports = run_selected(settings, assembly, expand_jobs(assembly, patterns), environ=os.environ, from_start=from_start, quiet=json)
     if json:
         terminal.print_json(reports)

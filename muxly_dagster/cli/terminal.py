@@ -38,11 +38,11 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
-    """Rows under headings; plain, tab-free and unwrapped where there is no terminal."""
+    """Rows under headings. The first column is never cut; without a terminal nothing is, however wide."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    for at, column in enumerate(columns):
         right = column in numbers
-        table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        table.add_column(column, justify="right" if right else "left", no_wrap=right or at == 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value)) for value in row))
-    out.print(table)
+    out.print(table, soft_wrap=False, width=None if out.is_terminal else 10_000)

@@ -368,8 +368,21 @@ def _broken(text: bytes) -> str | None:
     try:
         record = orjson.loads(text)
     except (ValueError, RecursionError) as error:
+        if _only_too_large(text):
+            return None
         return "a number is NaN or infinite, which JSON does not know" if _has_nan(text) else f"it is no valid JSON: {_reason(error)}"
     return None if isinstance(record, dict) else "it is no object"
+
+
+def _only_too_large(text: bytes) -> bool:
+    """Whether all that is wrong is a field beyond the range of doubles, which is kept as text."""
+    try:
+        for value in _fields_of(text).values():
+            if bytes(value)[:1] not in b"-0123456789":
+                orjson.loads(bytes(value))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _has_nan(text: bytes) -> bool:

@@ -58,10 +58,15 @@ def declared_field(name: str, type_: str) -> pa.Field:
 
 
 def infer(columns: list[Column], known: pa.Field) -> tuple[list[pa.Array], pa.Field]:
-    """The columns in the narrowest type that holds all their values and `known`'s; text when nothing narrower does."""
+    """The columns in the narrowest type that holds all their values and `known`'s; text when nothing narrower does.
+
+    Without any value there is no type yet: null, and no columns.
+    """
     if pa.types.is_null(known.type):
         for column in columns:
             known = widen_field(known, observe(column))
+        if pa.types.is_null(known.type):
+            return [], known
     while True:
         try:
             return [_fit(column, known) for column in columns], known

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from muxly_dagster.assembly import Assembly
-from muxly_dagster.defs.execution import dagster_errors
+from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.metadata import asset_key
 from muxly_dagster.defs.resources import MUXLY, OpenProject
 from muxly_dagster.outcome import Outcome

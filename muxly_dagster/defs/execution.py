@@ -1,22 +1,13 @@
-"""Runs one asset inside a Dagster run, and says in Dagster's words what went wrong."""
+"""Runs one asset inside a Dagster run, and reports how far it has come."""
 
-import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import dagster as dg
 
-from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError, RetryLater, SignInError
-from muxly_dagster.outcome import Outcome, Progress
+from muxly_dagster.defs.failures import dagster_errors
+from muxly_dagster.defs.resources import OpenProject
+from muxly_dagster.outcome import Outcome, Progress, Watch
 from muxly_dagster.runtime import Runtime
-
-MAX_RETRIES = 3
-"""How often a step tries again. Connectors and destinations have waited out short troubles before a step ever fails."""
-
-_BASE_SECONDS = 15.0
-_LONGEST_WAIT = 300.0
-"""A run that waits holds its place in the queue: what asks for longer is left to the next run."""
 
 _SECONDS_BETWEEN_REPORTS = 10.0
 
@@ -26,45 +17,13 @@ def run_asset(context: dg.AssetExecutionContext, name: str) -> tuple[Runtime, Ou
 
     Raises dagster.Failure or dagster.RetryRequested where Muxly raises one of its own errors.
     """
-    with dagster_errors(context.retry_number):
-        runtime: Runtime = context.resources.muxly.runtime
-        return runtime, runtime.run(name, run_id=context.run.run_id, progress=_reports(context))
-
-
-@contextmanager
-def dagster_errors(attempt: int | None = None) -> Iterator[None]:
-    """Turn Muxly's errors into Dagster's. `attempt` counts retries so far (None: a retry is not possible here)."""
-    try:
-        yield
-    except MuxlyError as error:
-        wait = None if attempt is None else _wait_before_retry(error, attempt)
-        if wait is None:
-            raise as_failure(error) from None
-        # What lies beneath (a client library's exception) may show a URL with a secret in it; our own message never does.
-        error.__cause__, error.__suppress_context__ = None, True
-        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=wait) from error
-
-
-def as_failure(error: MuxlyError) -> dg.Failure:
-    """The error as Dagster shows it: what happened, and beside it what to do. Only what may pass by itself allows retries."""
-    told = {"what": error.what, "do": error.do, "where": error.where}
-    if isinstance(error, ConfigurationError) and len(error.problems) == 1:
-        told |= {"what": error.problems[0].what, "do": error.problems[0].do}
-    return dg.Failure(
-        description=str(error),
-        metadata={name: text for name, text in told.items() if text},
-        allow_retries=not isinstance(error, ConfigurationError | SignInError),
-    )
-
-
-def _wait_before_retry(error: MuxlyError, attempt: int) -> float | None:
-    """Seconds to wait before the step is tried again; None when it should fail now."""
-    if not isinstance(error, RetryLater | BusyError) or attempt >= MAX_RETRIES:
-        return None
-    asked = error.after if isinstance(error, RetryLater) else None
-    if asked is not None:
-        return asked + random.uniform(0, 1) if asked <= _LONGEST_WAIT else None
-    return random.uniform(0, min(_LONGEST_WAIT, _BASE_SECONDS * 2**attempt))
+    project: OpenProject = context.resources.muxly
+    watch = project.watch or Watch(progress=_reports(context))
+    with dagster_errors(context.retry_number if watch.patient else None):
+        runtime = project.runtime
+        outcome = runtime.run(name, run_id=context.run.run_id, progress=watch.progress, from_start=watch.from_start)
+        watch.outcomes.append(outcome)
+        return runtime, outcome
 
 
 def _reports(context: dg.AssetExecutionContext) -> Progress:

@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from muxly_dagster import records
-from muxly_dagster.defs.execution import dagster_errors
+from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.metadata import TABLE_NAME, lake_metadata
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake, LakeTable

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from muxly_dagster.defs.execution import dagster_errors
+from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.resources import MUXLY
 
 MAINTENANCE = "muxly_maintenance"

@@ -1,7 +1,7 @@
 """What assets tell about themselves in Dagster's own words: keys, column schemas, counts."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,7 +9,6 @@ import orjson
 import pyarrow as pa
 
 from muxly_dagster import records
-from muxly_dagster.errors import ConfigurationError, Problem
 from muxly_dagster.lake import LakeTable
 from muxly_dagster.outcome import Outcome
 
@@ -18,8 +17,6 @@ COLUMN_SCHEMA = "dagster/column_schema"
 TABLE_NAME = "dagster/table_name"
 STORAGE_KIND = "dagster/storage_kind"
 URI = "dagster/uri"
-
-_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 
 
 def asset_key(name: str) -> dg.AssetKey:
@@ -65,13 +62,3 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def kind(name: str) -> str:
     """A connector's id or destination's type as Dagster's kinds are written; its UI has icons for many of them."""
     return re.sub(r"[^a-z0-9_.-]", "_", name.lower())[:63]
-
-
-def checked_owners(owners: Sequence[str], path: str) -> Sequence[str]:
-    """The owners, if Dagster takes them all. Raises ConfigurationError naming those it does not."""
-    wrong = [owner for owner in owners if not (_EMAIL.fullmatch(owner) or (owner.startswith("team:") and len(owner) > len("team:")))]
-    if wrong:
-        raise ConfigurationError(
-            [Problem(f"{path}.owners", f"{owner!r} is not an owner", "write an e-mail address or `team:NAME`") for owner in wrong]
-        )
-    return owners

@@ -1,5 +1,6 @@
 """Everything Dagster knows of one project, built from what it declares: nothing is opened, nothing is asked."""
 
+import re
 from collections.abc import Mapping
 
 import dagster as dg
@@ -13,7 +14,12 @@ from muxly_dagster.defs.pulls import pull_asset
 from muxly_dagster.defs.resources import project_resources
 from muxly_dagster.defs.routes import target_asset
 from muxly_dagster.defs.transforms import transform_asset
+from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.outcome import Watch
 from muxly_dagster.settings import Settings
+
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+_TEAM = re.compile(r"team:.+")
 
 
 def project_definitions(settings: Settings, environ: Mapping[str, str]) -> dg.Definitions:
@@ -21,8 +27,9 @@ def project_definitions(settings: Settings, environ: Mapping[str, str]) -> dg.De
     return assembly_definitions(load_assembly(settings.project, environ), settings)
 
 
-def assembly_definitions(assembly: Assembly, settings: Settings) -> dg.Definitions:
-    """The definitions of a project that is assembled already."""
+def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | None = None) -> dg.Definitions:
+    """The definitions of a project that is assembled already; `watch` looks on while assets run in this process."""
+    _check_owners(assembly)
     assets = [
         *(pull_asset(pull) for pull in assembly.pulls.values()),
         *(transform_asset(transform) for transform in assembly.transforms.values()),
@@ -38,7 +45,26 @@ def assembly_definitions(assembly: Assembly, settings: Settings) -> dg.Definitio
         sensors=[freshness_sensor(limits)] if limits else [],
         jobs=[maintenance],
         schedules=[maintenance_schedule(maintenance)],
-        resources=project_resources(settings, assembly),
+        resources=project_resources(settings, assembly, watch),
         executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(everything, project_jobs(assembly))
+
+
+def _check_owners(assembly: Assembly) -> None:
+    """Dagster takes e-mail addresses and teams only; said here with file and line, which it cannot."""
+    said: dict[tuple[str, ...], list[str]] = {}
+    for pull in assembly.pulls.values():
+        said["sources", pull.source, "pulls", pull.name.partition(".")[2], "owners"] = pull.settings.owners
+    for name, transform in assembly.transforms.items():
+        said["transforms", name, "owners"] = transform.spec.owners
+    for target in assembly.targets.values():
+        said["routes", target.route, "owners"] = target.spec.owners
+    problems = [
+        assembly.project.problem((*path, index), f"{owner!r} is not an owner", "write an e-mail address or `team:NAME`")
+        for path, owners in said.items()
+        for index, owner in enumerate(owners)
+        if not (_EMAIL.fullmatch(owner) or _TEAM.fullmatch(owner))
+    ]
+    if problems:
+        raise ConfigurationError(problems)

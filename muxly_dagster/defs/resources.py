@@ -7,6 +7,7 @@ import dagster as dg
 
 from muxly_dagster.assembly import Assembly
 from muxly_dagster.defs.io_manager import LakeIOManager
+from muxly_dagster.outcome import Watch
 from muxly_dagster.runtime import Runtime
 from muxly_dagster.settings import Settings
 
@@ -18,7 +19,8 @@ _RESERVED = frozenset({MUXLY, LAKE_IO_MANAGER, "io_manager"})
 class OpenProject:
     """The project's runtime, opened when a run first asks for it: loading definitions touches neither lake nor database."""
 
-    def __init__(self, settings: Settings, assembly: Assembly) -> None:
+    def __init__(self, settings: Settings, assembly: Assembly, watch: Watch | None = None) -> None:
+        self.watch = watch
         self._settings, self._assembly = settings, assembly
         self._runtime: Runtime | None = None
 
@@ -36,11 +38,11 @@ class OpenProject:
             self._runtime = None
 
 
-def project_resource(settings: Settings, assembly: Assembly) -> dg.ResourceDefinition:
+def project_resource(settings: Settings, assembly: Assembly, watch: Watch | None = None) -> dg.ResourceDefinition:
     """The resource `muxly`. It has no configuration, so nothing of the settings reaches Dagster's snapshots."""
 
     def opened(_context: dg.InitResourceContext) -> Iterator[OpenProject]:
-        project = OpenProject(settings, assembly)
+        project = OpenProject(settings, assembly, watch)
         try:
             yield project
         finally:
@@ -84,11 +86,11 @@ def _free(name: str, suffix: str, taken: set[str]) -> str:
     return free
 
 
-def project_resources(settings: Settings, assembly: Assembly) -> Mapping[str, Any]:
-    """All resources of a project."""
+def project_resources(settings: Settings, assembly: Assembly, watch: Watch | None = None) -> Mapping[str, Any]:
+    """All resources of a project; `watch` looks on while assets run in this process."""
     sources, destinations = resource_names(assembly)
     return {
-        MUXLY: project_resource(settings, assembly),
+        MUXLY: project_resource(settings, assembly, watch),
         LAKE_IO_MANAGER: lake_io_manager(),
         **{sources[name]: connector for name, connector in assembly.sources.items()},
         **{destinations[name]: destination for name, destination in assembly.destinations.items()},

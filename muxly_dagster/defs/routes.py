@@ -5,7 +5,7 @@ import dagster as dg
 from muxly_dagster.assembly import Target
 from muxly_dagster.defs.checks import delivery_result, delivery_spec
 from muxly_dagster.defs.execution import run_asset
-from muxly_dagster.defs.metadata import TABLE_NAME, asset_key, checked_owners, kind, outcome_metadata
+from muxly_dagster.defs.metadata import TABLE_NAME, asset_key, kind, outcome_metadata
 from muxly_dagster.defs.resources import MUXLY
 
 _COUNTS = ("read", "accepted", "refused", "unrouted")
@@ -20,7 +20,7 @@ def target_asset(target: Target) -> dg.AssetsDefinition:
         deps=[asset_key(target.table)],
         description=spec.description or f"Changes of {target.table} delivered to {target.destination_name} ({destination.title}).",
         group_name=spec.group or "routes",
-        owners=checked_owners(spec.owners, f"routes.{target.route}"),
+        owners=spec.owners,
         kinds={kind(destination.type)},
         tags={"muxly/asset": "delivery", "muxly/route": target.route, "muxly/destination": target.destination_name},
         metadata={TABLE_NAME: destination.public_name(target.table), "from": target.table},

@@ -4,7 +4,7 @@ import dagster as dg
 
 from muxly_dagster.assembly import Transform
 from muxly_dagster.defs.execution import run_asset
-from muxly_dagster.defs.metadata import STORAGE_KIND, TABLE_NAME, asset_key, checked_owners, lake_metadata, outcome_metadata
+from muxly_dagster.defs.metadata import STORAGE_KIND, TABLE_NAME, asset_key, lake_metadata, outcome_metadata
 from muxly_dagster.defs.resources import LAKE_IO_MANAGER, MUXLY
 
 
@@ -17,7 +17,7 @@ def transform_asset(transform: Transform) -> dg.AssetsDefinition:
         deps=[asset_key(table) for table in transform.inputs],
         description=spec.description or f"Made from {', '.join(transform.inputs)}.",
         group_name=spec.group or "transforms",
-        owners=checked_owners(spec.owners, f"transforms.{name}"),
+        owners=spec.owners,
         kinds={"python" if spec.python else "duckdb", "delta"},
         tags={"muxly/asset": "transform"},
         metadata={TABLE_NAME: name, STORAGE_KIND: "delta", "key": list(transform.key)},

@@ -1,7 +1,9 @@
 """The demo: a project that ships in the package, run against an API of its own on this machine (`make demo`, `muxly demo`)."""
 
 import contextlib
+import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from muxly_dagster.errors import ConfigurationError
 PROJECT_FILES = ("muxly.yaml", "crm.yaml", "billing.yaml")
 """What makes up the demo's project, in this package's folder and in the folder the demo runs in."""
 
+_DAY = "day"
+
 
 def run_demo(folder: Path, console: Console, run: Callable[[Mapping[str, str]], int], *, port: int = 0) -> int:
-    """Run the demo's project in `folder` against the API as it stands one day later than last time; the exit code.
+    """Run the demo's project in `folder` against the API as it stands a day after the last run that went well; the exit code.
 
     `run` gets the complete environment of the project (nothing else of the process's own environment should count), runs
     everything and answers with an exit code. The project's files are copied where there are none, so edited ones stay.
@@ -28,6 +32,7 @@ def run_demo(folder: Path, console: Console, run: Callable[[Mapping[str, str]], 
         console.print(f"[bold]Day {day}[/bold] at the demo's CRM and billing service, {url}")
         code = run(environment(folder, url))
         if code == 0:
+            (folder / _DAY).write_text(f"{day}\n", "utf-8")
             _say_where_to_look(folder, url, console)
     return code
 
@@ -53,18 +58,17 @@ def environment(folder: Path, url: str) -> dict[str, str]:
 
 
 def _next_day(folder: Path) -> int:
-    counter = folder / "day"
+    counter = folder / _DAY
     text = counter.read_text("utf-8").strip() if counter.exists() else "0"
     if not text.isdecimal():
         raise ConfigurationError(f"{counter} should hold the number of the demo's last day.", do=f"delete {folder} to begin the demo anew")
-    day = int(text) + 1
-    counter.write_text(f"{day}\n", "utf-8")
-    return day
+    return int(text) + 1
 
 
 def _say_where_to_look(folder: Path, url: str, console: Console) -> None:
     shown = _short(folder)
-    muxly = f"MUXLY_PROJECT={shown}/muxly.yaml muxly"
+    muxly = f"{'muxly' if shutil.which('muxly') else _short(Path(sys.executable).with_name('muxly'))} -p {shown}"
+    dev = "make dev" if Path("Makefile").exists() else f"{muxly} dev"
     tables = ", ".join(f"{name} {rows:,}" for name, rows in _tables(folder / "out" / "demo.db").items())
     hook = httpx.get(f"{url}/hooks").raise_for_status().json()
     places = [
@@ -74,7 +78,7 @@ def _say_where_to_look(folder: Path, url: str, console: Console) -> None:
         ("Database", f"{shown}/out/demo.db (SQLite; rows: {tables})"),
         ("Webhook", f"took {hook['distinct']} deals this time; it refuses deals without a name: {muxly} dead-letters list"),
         ("Lake", f"{muxly} query 'select * from customers order by won desc limit 5'"),
-        ("Dagster UI", "make dev"),
+        ("Dagster UI", dev),
     ]
     console.print("\n[bold]Where to look[/bold]")
     for name, place in places:

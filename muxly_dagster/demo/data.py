@@ -14,7 +14,7 @@ import orjson
 
 _Choice = TypeVar("_Choice")
 
-_EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+_EPOCH = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 _FIRST = (
     "Ada",
     "Bela",

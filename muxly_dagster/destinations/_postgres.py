@@ -19,6 +19,9 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 _CONNECT_SECONDS = 10
 _COPY_ROWS = 10_000
+_FIRST_LOAD_ROWS = 1_000
+"""From so many rows on, an empty table is filled without a stage. Fewer would not repay asking whether it is empty."""
+
 # Dates without a zone are read, and times written as text, in UTC whatever the server's own zone. The rest keeps the stage
 # in memory and the plan simple: measured on 50,000 rows of 16 columns, an upsert takes 40 % less time.
 _SESSION = "SET LOCAL timezone TO 'UTC'; SET LOCAL temp_buffers TO '64MB'; SET LOCAL work_mem TO '64MB'; SET LOCAL jit TO off"
@@ -107,7 +110,8 @@ def _explained(error: psycopg.Error, where: str) -> MuxlyError:
         return ConfigurationError(f"the database's address is wrong: {what}", do="correct `url`", where=where)
     if code[:2] == "28":
         return SignInError(f"the database refused the sign-in: {what}", do="correct the user and password in `url`", where=where)
-    if code[:2] in ("22", "23") or code == "54000":
+    # 21: two keys that differ here are one there (char pads with spaces); alone, each is taken.
+    if code[:2] in ("21", "22", "23") or code == "54000":
         return RecordRefused(what, where=where)
     if code[:2] in ("08", "40", "53", "55", "57", "58"):
         return RetryLater(f"the database could not finish: {what}", do=_WAIT, where=where)
@@ -307,7 +311,7 @@ def _upsert(connection: Connection, landing: Landing, rows: pa.Table) -> None:
     if not len(rows):
         return
     name, columns = _name(landing.schema, landing.table), _columns(rows.column_names)
-    if not landing.key:
+    if not landing.key or (len(rows) >= _FIRST_LOAD_ROWS and _is_empty(connection, name)):
         _copy(connection, name, rows)
         return
     _stage(connection, name, rows)
@@ -320,6 +324,11 @@ def _upsert(connection: Connection, landing: Landing, rows: pa.Table) -> None:
         )
     )
     connection.execute(SQL("DROP TABLE {}").format(_STAGE))
+
+
+def _is_empty(connection: Connection, name: Identifier) -> bool:
+    found = connection.execute(SQL("SELECT NOT EXISTS (SELECT FROM {})").format(name)).fetchone()
+    return bool(found and found[0])
 
 
 def _delete(connection: Connection, landing: Landing, keys: pa.Table) -> int:

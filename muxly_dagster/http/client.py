@@ -114,7 +114,7 @@ class Http:
         stop = self._begin()
         pending: deque[Future[Response]] = deque()
         source = iter(requests)
-        more = True
+        more = patient = True
         try:
             while True:
                 while more and len(pending) < max(1, in_flight):
@@ -130,11 +130,17 @@ class Http:
                 if not pending:
                     return
                 yield pending.popleft().result()
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException:
+            patient = False  # Ctrl-C must not wait for slow answers: closing the client ends them
+            raise
         finally:
             self._end(stop)
             for future in pending:
                 future.cancel()
-            wait(pending)
+            if patient:
+                wait(pending)
 
     def close(self) -> None:
         """End everything under way and close the connections."""

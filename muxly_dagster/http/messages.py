@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -67,7 +68,8 @@ class Request:
         return keyed or self.method.upper() not in ("POST", "PATCH", "CONNECT")
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {_PATTERNS_ONLY(self.url)}>"
+        # Only the client knows its secrets, and some (Slack's webhooks) stand in the path.
+        return f"<Request {self.method} {urlsplit(self.url).hostname or ''}>"
 
 
 @dataclass(frozen=True, repr=False)

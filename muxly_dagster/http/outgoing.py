@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from muxly_dagster import __version__
 from muxly_dagster.http.credentials import Credentials, check_headers
 from muxly_dagster.http.hosts import merge_query
 from muxly_dagster.http.messages import Request
 from muxly_dagster.records import to_json
 
-_DEFAULTS = {"User-Agent": f"muxly/{__version__}", "Accept": "application/json, */*;q=0.8"}
+_DEFAULTS = {"User-Agent": "muxly-dagster", "Accept": "application/json, */*;q=0.8"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)

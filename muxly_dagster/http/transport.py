@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _IDLE = 30
 """Seconds an unused connection is kept: less than the usual server keeps it, so that none is found closed when needed."""
 
+_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
+"""The loggers of httpx that tell whole URLs and the headers of answers."""
+
 
 class Timeouts(BaseModel):
     """How long to wait, in seconds: for a connection, for the next bytes, and for one attempt as a whole."""
@@ -191,7 +194,8 @@ class HttpxTransport:
             headers={"Accept-Encoding": "gzip, deflate"},
         )
         self._log_filter = _RedactingFilter(redaction)
-        logging.getLogger("httpx").addFilter(self._log_filter)  # it logs every URL with its query
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self._log_filter)
 
     def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
         """See Transport."""
@@ -220,7 +224,8 @@ class HttpxTransport:
 
     def close(self) -> None:
         """See Transport."""
-        logging.getLogger("httpx").removeFilter(self._log_filter)
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self._log_filter)
         self._client.close()
 
 

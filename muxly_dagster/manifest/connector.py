@@ -109,8 +109,8 @@ class ManifestConnector(Connector):
         if isinstance(given, auth.ApiKey):
             kind = next((k for k in self.manifest.auth.values() if isinstance(k, ApiKeyKind)), None)
             if kind is not None:
-                said = {name: getattr(given, name) for name in ("into", "name", "prefix") if name in given.model_fields_set}
-                return auth.ApiKey(**{"key": given.key, "into": kind.into, "name": kind.name, "prefix": kind.prefix, **said})
+                place = {name: getattr(kind, name) for name in ("into", "name", "prefix") if name not in given.model_fields_set}
+                return given.model_copy(update=place)
         return given
 
     def _context(self) -> Context:

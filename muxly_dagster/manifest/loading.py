@@ -82,8 +82,9 @@ def _path_in(data: Any, loc: tuple[str | int, ...]) -> positions.Path:
     """pydantic's location without the names of union members, which stand in no file."""
     path: positions.Path = ()
     for part in loc:
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
-            data = data[part]
+        inside: Any = data if isinstance(data, dict) else dict(enumerate(data)) if isinstance(data, list) else {}
+        if part in inside:
+            data = inside[part]
             path = (*path, part)
         elif part == loc[-1] and isinstance(part, str) and isinstance(data, dict) and part != "[key]":
             path = (*path, part)

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -149,7 +149,7 @@ def _by_number(
                 return
             yield put(request, paging.into, first + number * step)
 
-    with closing(_closing(http.each(requests(), in_flight))) as responses:
+    with closing(_closable(http.each(requests(), in_flight))) as responses:
         for response in responses:
             before = _must_differ(response, before)
             page = take(response)
@@ -159,7 +159,7 @@ def _by_number(
                 return
 
 
-def _closing(responses: Iterator[Response]) -> Iterator[Response]:  # type: ignore[misc]
+def _closable(responses: Iterator[Response]) -> Generator[Response, None, None]:
     yield from responses
 
 

@@ -13,7 +13,7 @@ from muxly_dagster.errors import MuxlyError
 from muxly_dagster.http import Http, Judge, Request, Response
 from muxly_dagster.manifest.expressions import ABSENT, Context, render
 from muxly_dagster.manifest.paging import envelope_paths, read_pages
-from muxly_dagster.manifest.schema import CursorSync, RequestSpec, StreamSpec
+from muxly_dagster.manifest.schema import CursorSync, RequestSpec, StreamSpec, parse_duration
 from muxly_dagster.manifest.syncing import Position, Slice, slices
 
 _log = logging.getLogger("muxly.manifest")
@@ -103,7 +103,5 @@ def _batch(decoder: PageDecoder, position: Position | None, skipped: list[Unread
 
 
 def _lag(sync: CursorSync, context: Context) -> dt.timedelta:
-    from muxly_dagster.manifest.schema import parse_duration
-
     found: Any = render(sync.lag, context)
     return dt.timedelta() if found is ABSENT or found is None else parse_duration(found)

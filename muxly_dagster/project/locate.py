@@ -1,6 +1,6 @@
 """A declaration as a tree that remembers where every key and value stands, so that a problem can name its line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,11 +72,14 @@ class Node:
             node = below
         return node
 
+    def below(self) -> "Iterable[Node]":
+        """The nodes right below this one."""
+        return self.value.values() if isinstance(self.value, dict) else self.value if isinstance(self.value, list) else ()
+
     def walk(self) -> "Iterator[Node]":
         """This node and all below it."""
         yield self
-        below = self.value.values() if isinstance(self.value, dict) else self.value if isinstance(self.value, list) else ()
-        for child in below:
+        for child in self.below():
             yield from child.walk()
 
 

@@ -13,7 +13,7 @@ from muxly_dagster.project.locate import Node, Position
 from muxly_dagster.project.toml import Places, toml_places
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
-_MOST_NODES = 1_000_000
+_MOST_NODES = 300_000
 _DEEPEST = 100
 
 
@@ -38,6 +38,8 @@ def parse_text(text: str, suffix: str, shown: str) -> Node:
         root = parse(text, shown, problems)
     except RecursionError:
         raise ConfigurationError([Problem("", "is nested too deeply", "write it flatter", shown, 1, 1)]) from None
+    if root is not None and _depth(root) > _DEEPEST:
+        problems.append(Problem("", "is nested too deeply", "write it flatter", shown, 1, 1))
     if root is None or root.value is None:
         root = Node({}, Position(shown, 1, 1))
     if not isinstance(root.value, dict) and not problems:
@@ -45,6 +47,14 @@ def parse_text(text: str, suffix: str, shown: str) -> Node:
     if problems:
         raise ConfigurationError(problems)
     return root
+
+
+def _depth(root: Node) -> int:
+    depth, level = 0, [root]
+    while level:
+        depth += 1
+        level = [below for node in level for below in node.below()]
+    return depth
 
 
 def scalar(text: str) -> Any:
@@ -74,6 +84,16 @@ class _Loader(_Base):  # type: ignore[misc]
     """Composes nodes only; what a plain scalar is, `scalar` decides."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    _level = 0
+
+    def descend_resolver(self, current_node: Any, current_index: Any) -> None:
+        # Called on the way into every node: the C composer recurses without a limit, to the end of the stack.
+        self._level += 1
+        if self._level > _DEEPEST:
+            raise RecursionError
+
+    def ascend_resolver(self) -> None:
+        self._level -= 1
 
 
 def _yaml(text: str, shown: str, problems: list[Problem]) -> Node | None:
@@ -112,7 +132,7 @@ def _yaml_hint(text: str, line: int, problem: str) -> str:
         return "close every bracket, and put values that begin with [ or { in quotes"
     if "quoted scalar" in problem or "unexpected end of stream" in problem:
         return "close the quotes"
-    if "single document" in problem:
+    if "document" in problem:
         return "keep one document to a file: remove the line `---`"
     return "check the indentation and the quotes of this line and the one above it"
 

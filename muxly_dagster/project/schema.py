@@ -16,6 +16,7 @@ Schema = dict[str, Any]
 _VARIABLE = r"\$\{"
 _NUMBER = r"^\s*[-+]?[0-9._]+([eE][-+]?[0-9]+)?\s*$"
 _TRUTHS = ["true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0"]
+_RESTRICTIONS = ("enum", "const", "pattern", "minLength", "maxLength")
 _NAME: Schema = {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"}
 _ENTRIES: Schema = {"type": "object", "minProperties": 1, "additionalProperties": {"type": ["object", "null"]}}
 _NAMES: Schema = {"type": "array", "items": {"type": "string"}}
@@ -180,7 +181,7 @@ def _lenient(schema: Any) -> Any:
         texts = [{"type": "string", "pattern": _NUMBER}]
     elif schema.get("type") == "boolean":
         texts = [{"enum": [*_TRUTHS, *(t.upper() for t in _TRUTHS), *(t.capitalize() for t in _TRUTHS), 0, 1]}]
-    elif not any(key in schema for key in ("enum", "const", "pattern", "format", "minLength", "maxLength")):
+    elif schema.get("format", "password") == "password" and not any(key in schema for key in _RESTRICTIONS):
         return changed
     told = {key: changed.pop(key) for key in ("title", "description", "default") if key in changed}
     return told | {"anyOf": [changed, *texts, {"type": "string", "pattern": _VARIABLE}]}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Rows = Callable[[], Iterator[pa.Table]]
 """The rows a transform gives, in the lake's types, a batch at a time; may be asked for again."""
 
-_BATCH = 50_000
+_BATCH, _BATCH_BYTES = 20_000, 32 << 20
 # What Arrow has no plain type for, or the lake would spell in another way than SQL does.
 _AS_TEXT = ("INTERVAL", "TIME", "TIME_NS", "TIME WITH TIME ZONE", "BIT", "UUID", "VARIANT", "BIGNUM")
 
@@ -35,17 +35,30 @@ def relation_rows(where: str, relation: "Callable[[], duckdb.DuckDBPyRelation]")
         marked = pa.schema([field.with_metadata(records.JSON_FIELD) if field.name in nested else field for field in reader.schema])
         huge = [name for name, kind in types.items() if kind in ("HUGEINT", "UHUGEINT")]
         try:
-            while True:
-                with sandbox.explained(where):
-                    batch = next(reader, None)
-                if batch is None:
-                    return
-                yield _normalised(_narrowed(pa.Table.from_batches([batch]).cast(marked), huge), where)
+            for table in _gathered(reader, where):
+                yield _normalised(_narrowed(table.cast(marked), huge), where)
         finally:
             # An open reader keeps the connection to itself, even when nobody reads on.
             reader.close()
 
     return rows
+
+
+def _gathered(reader: pa.RecordBatchReader, where: str) -> Iterator[pa.Table]:
+    """Batches worth their overhead: a join or filter may give them a few rows at a time."""
+    batches: list[pa.RecordBatch] = []
+    rows = size = 0
+    while True:
+        with sandbox.explained(where):
+            batch = next(reader, None)
+        if batch is not None:
+            batches.append(batch)
+            rows, size = rows + len(batch), size + batch.nbytes
+        if rows and (batch is None or rows >= _BATCH or size >= _BATCH_BYTES):
+            yield pa.Table.from_batches(batches)
+            batches, rows, size = [], 0, 0
+        if batch is None:
+            return
 
 
 def returned_rows(where: str, target: str, given: Any) -> Rows:

@@ -89,7 +89,7 @@ def test_an_owner_that_dagster_would_refuse_is_a_mistake_in_the_project(shop_set
     with pytest.raises(ConfigurationError) as caught:
         assembly_definitions(assembly(owners=["sales"]), shop_settings)
 
-    assert str(caught.value) == "sources.shop.pulls.orders.owners: 'sales' is not an owner; write an e-mail address or `team:NAME`"
+    assert str(caught.value) == "sources.shop.pulls.orders.owners.0: 'sales' is not an owner; write an e-mail address or `team:NAME`"
 
 
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`:DeprecationWarning")  # Dagster's own snapshot reads it

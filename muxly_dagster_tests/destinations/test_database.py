@@ -25,6 +25,11 @@ from muxly_dagster.errors import ConfigurationError, RecordRefused, RetryLater, 
 from muxly_dagster.testing import EVERY_TYPE, DestinationContract, changes, delivery
 
 
+def database(**fields: Any) -> Database:
+    """A destination from fields as they stand in muxly.yaml."""
+    return Database(**fields)
+
+
 class Server:
     """A database to deliver to, and a second way to look into it."""
 
@@ -33,7 +38,7 @@ class Server:
         self.postgres = url.startswith("postgres")
 
     def destination(self, **fields: Any) -> Database:
-        return Database(url=self.url, **fields)
+        return database(url=self.url, **fields)
 
     def run(self, statement: str) -> list[dict[str, Any]]:
         if self.postgres:
@@ -86,16 +91,16 @@ class DatabaseContract(DestinationContract):
 class TestPostgresUpsert(DatabaseContract):
     @pytest.fixture
     def destination(self, postgres: str) -> Database:
-        return Database(url=postgres)
+        return database(url=postgres)
 
     def away(self) -> Database:
-        return Database(url="postgresql://someone:a-password@127.0.0.1:1/warehouse")
+        return database(url="postgresql://someone:a-password@127.0.0.1:1/warehouse")
 
 
 class TestPostgresMirror(DatabaseContract):
     @pytest.fixture
     def destination(self, postgres: str) -> Database:
-        return Database(url=postgres, mode="mirror")
+        return database(url=postgres, mode="mirror")
 
 
 class TestPostgresAppend(DatabaseContract):
@@ -103,15 +108,15 @@ class TestPostgresAppend(DatabaseContract):
 
     @pytest.fixture
     def destination(self, postgres: str) -> Database:
-        return Database(url=postgres, mode="append")
+        return database(url=postgres, mode="append")
 
 
 class TestSqliteUpsert(DatabaseContract):
-    columns = [name for name in EVERY_TYPE if name not in ("a_decimal", "a_date", "a_time")]
+    columns = tuple(name for name in EVERY_TYPE if name not in ("a_decimal", "a_date", "a_time"))
 
     @pytest.fixture
     def destination(self, tmp_path: Path) -> Database:
-        return Database(url=f"sqlite:///{tmp_path / 'warehouse.db'}")
+        return database(url=f"sqlite:///{tmp_path / 'warehouse.db'}")
 
 
 class TestSqliteReplace(DatabaseContract):
@@ -119,7 +124,7 @@ class TestSqliteReplace(DatabaseContract):
 
     @pytest.fixture
     def destination(self, tmp_path: Path) -> Database:
-        return Database(url=f"sqlite:///{tmp_path / 'warehouse.db'}", mode="replace")
+        return database(url=f"sqlite:///{tmp_path / 'warehouse.db'}", mode="replace")
 
 
 class TestSqliteAppend(DatabaseContract):
@@ -128,7 +133,7 @@ class TestSqliteAppend(DatabaseContract):
 
     @pytest.fixture
     def destination(self, tmp_path: Path) -> Database:
-        return Database(url=f"sqlite:///{tmp_path / 'warehouse.db'}", mode="append")
+        return database(url=f"sqlite:///{tmp_path / 'warehouse.db'}", mode="append")
 
 
 # ---- modes
@@ -375,7 +380,7 @@ def test_a_table_of_somebody_elses_gets_missing_columns_and_keeps_its_own(server
 
 def test_a_column_of_somebody_elses_that_does_not_fit_is_named_with_what_to_do(server: Server) -> None:
     server.run("create table crm_deals (id bigint primary key, amount integer)")
-    with pytest.raises(ConfigurationError, match="column amount is (?i:integer)") as caught:
+    with pytest.raises(ConfigurationError, match=r"column amount is (?i:integer)") as caught:
         server.destination().deliver(delivery([{"id": 1, "amount": "a lot"}]))
     assert "set another `table`" in str(caught.value)
     assert {k: v.lower() for k, v in server.types().items()} == {"id": "bigint", "amount": "integer"}
@@ -393,6 +398,26 @@ def test_text_goes_into_the_types_postgres_reads_from_text(postgres_server: Serv
     with pytest.raises(RecordRefused, match='invalid input value for enum stage: "lost"'):
         destination.deliver(delivery([row | {"stage": "lost"}], after=1))
     assert destination.deliver(delivery([row], ops=["delete"], after=1)).detail["rows_deleted"] == 1
+
+
+@pytest.mark.parametrize("rows", [2, 2_000])
+def test_keys_that_the_database_takes_for_one_are_refused_together_and_taken_alone(postgres_server: Server, rows: int) -> None:
+    postgres_server.run("create table crm_deals (id character(12) primary key, n bigint)")  # spaces at its end do not count
+    destination = postgres_server.destination()
+    stretch = [{"id": f"key {n // 2}" + " " * (n % 2), "n": n} for n in range(rows)]
+    with pytest.raises(RecordRefused):
+        destination.deliver(delivery(stretch))
+    destination.deliver(delivery(stretch[:1]))
+    destination.deliver(delivery(stretch[1:2], after=1))
+    assert len(postgres_server.rows()) == 1
+
+
+def test_a_first_load_and_a_second_one_leave_each_key_once(postgres_server: Server) -> None:
+    destination = postgres_server.destination(mode="mirror")
+    destination.deliver(delivery([{"id": n % 3_000, "n": n} for n in range(5_000)]))
+    destination.deliver(delivery([{"id": n, "n": -n} for n in range(2_000, 4_000)], after=5_000))
+    found = {r["id"]: r["n"] for r in postgres_server.rows()}
+    assert found == {n: (-n if n >= 2_000 else n + 3_000) for n in range(4_000)}
 
 
 def test_duplicates_in_an_existing_table_are_for_a_person_to_remove(server: Server) -> None:
@@ -494,7 +519,7 @@ def peer_that_answers(answer: bytes) -> Iterator[int]:
 def test_a_wrong_password_is_a_failed_sign_in_and_is_not_repeated_to_anybody() -> None:
     fields = b'SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user "me"\0\0'
     with peer_that_answers(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields) as port:
-        destination = Database(url=f"postgresql://me:hunter2%40home@127.0.0.1:{port}/x?sslmode=disable")
+        destination = database(url=f"postgresql://me:hunter2%40home@127.0.0.1:{port}/x?sslmode=disable")
         with pytest.raises(SignInError, match="password authentication failed") as caught:
             destination.deliver(delivery([{"id": 1}]))
     assert "hunter2" not in repr(caught.value) + str(caught.value) + repr(destination)
@@ -505,8 +530,8 @@ def test_a_user_that_does_not_exist_is_a_failed_sign_in(postgres_server: Server)
     parts = urlsplit(postgres_server.url)
     url = f"postgresql://nobody_{os.getpid()}:hunter2@{parts.netloc.rpartition('@')[2]}{parts.path}?{parts.query}"
     with pytest.raises(SignInError):
-        Database(url=url).deliver(delivery([{"id": 1}]))
-    check = Database(url=url).test_connection()
+        database(url=url).deliver(delivery([{"id": 1}]))
+    check = database(url=url).test_connection()
     assert check.status == "failed"
     assert "hunter2" not in repr(check)
 
@@ -514,7 +539,7 @@ def test_a_user_that_does_not_exist_is_a_failed_sign_in(postgres_server: Server)
 def test_a_database_that_does_not_exist_is_a_mistake_in_the_configuration(postgres_server: Server) -> None:
     head, _, query = postgres_server.url.partition("?")
     with pytest.raises(ConfigurationError, match='database "nowhere" does not exist'):
-        Database(url=f"{head.rpartition('/')[0]}/nowhere?{query}").deliver(delivery([{"id": 1}]))
+        database(url=f"{head.rpartition('/')[0]}/nowhere?{query}").deliver(delivery([{"id": 1}]))
 
 
 def test_missing_rights_are_for_a_person_to_grant(postgres_server: Server) -> None:
@@ -522,7 +547,7 @@ def test_missing_rights_are_for_a_person_to_grant(postgres_server: Server) -> No
     postgres_server.run(f"create role {role} login")
     try:
         parts = urlsplit(postgres_server.url)
-        destination = Database(url=f"postgresql://{role}@{parts.netloc.rpartition('@')[2]}{parts.path}?{parts.query}")
+        destination = database(url=f"postgresql://{role}@{parts.netloc.rpartition('@')[2]}{parts.path}?{parts.query}")
         with pytest.raises(ConfigurationError, match="permission denied"):
             destination.deliver(delivery([{"id": 1}]))
         check = destination.test_connection()
@@ -592,8 +617,8 @@ def test_a_postgres_that_goes_away_in_mid_delivery_loses_and_doubles_nothing(
     postgres_server: Server, cut_line: Callable[[int], str], cut_after: int
 ) -> None:
     stretch = delivery([{"id": n, "text": "x" * 500} for n in range(2_000)])
-    with pytest.raises(RetryLater, match="cannot be reached|could not finish"):
-        Database(url=cut_line(cut_after), mode="append").deliver(stretch)
+    with pytest.raises(RetryLater, match=r"cannot be reached|could not finish"):
+        database(url=cut_line(cut_after), mode="append").deliver(stretch)
     destination = postgres_server.destination(mode="append")
     assert destination.position(stretch.id, stretch.table_id) is None
     assert destination.deliver(stretch).accepted == 2_000
@@ -619,14 +644,14 @@ def test_a_backend_that_is_killed_asks_for_another_time(postgres_server: Server)
 
 def test_a_peer_that_is_no_postgres_is_reported_without_a_traceback() -> None:
     with peer_that_answers(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        check = Database(url=f"postgresql://a:secret@127.0.0.1:{port}/x?sslmode=disable").test_connection()
+        check = database(url=f"postgresql://a:secret@127.0.0.1:{port}/x?sslmode=disable").test_connection()
     assert check.status == "failed"
     assert "secret" not in repr(check)
 
 
 def test_a_sqlite_file_that_is_none_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("dear diary, " * 1000)
-    destination = Database(url=f"sqlite:///{tmp_path / 'notes.txt'}")
+    destination = database(url=f"sqlite:///{tmp_path / 'notes.txt'}")
     with pytest.raises(ConfigurationError, match="no SQLite database"):
         destination.deliver(delivery([{"id": 1}]))
     assert destination.test_connection().status == "failed"
@@ -634,7 +659,7 @@ def test_a_sqlite_file_that_is_none_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_checking_a_sqlite_file_does_not_create_it(tmp_path: Path) -> None:
-    destination = Database(url=f"sqlite:///{tmp_path / 'new' / 'warehouse.db'}")
+    destination = database(url=f"sqlite:///{tmp_path / 'new' / 'warehouse.db'}")
     assert destination.test_connection().status == "ok"
     assert destination.position("a.b", "c") is None
     assert list(tmp_path.iterdir()) == []
@@ -645,7 +670,7 @@ def test_a_full_sqlite_disk_asks_for_room(sqlite_server: Server, monkeypatch: py
     connect = sqlite3.connect
 
     def small(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*args, **options)
+        connection: sqlite3.Connection = connect(*args, **options)
         connection.execute("pragma max_page_count = 20")
         return connection
 
@@ -695,19 +720,19 @@ def test_a_read_only_sqlite_file_is_for_a_person_to_change(sqlite_server: Server
 )
 def test_fields_that_cannot_work_are_refused_without_showing_the_address(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
-        Database(**fields)
+        database(**fields)
     assert "hunter2" not in str(caught.value)
 
 
 def test_the_address_stays_masked() -> None:
-    destination = Database(url="postgresql+psycopg2://me:hunter2@db/x")
+    destination = database(url="postgresql+psycopg2://me:hunter2@db/x")
     assert "hunter2" not in repr(destination) + destination.model_dump_json() + destination.test_connection().tried
 
 
 def test_an_unknown_url_parameter_is_a_mistake_in_the_configuration(postgres_server: Server) -> None:
     url = postgres_server.url + ("&" if "?" in postgres_server.url else "?") + "colour=red"
     with pytest.raises(ConfigurationError, match="colour"):
-        Database(url=url).deliver(delivery([{"id": 1}]))
+        database(url=url).deliver(delivery([{"id": 1}]))
 
 
 def test_key_columns_must_be_there(server: Server) -> None:

@@ -20,6 +20,11 @@ from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
 from muxly_dagster.testing import EVERY_TYPE, DestinationContract, changes, delivery
 
 
+def file(**fields: Any) -> File:
+    """A destination from fields as they stand in muxly.yaml."""
+    return File(**fields)
+
+
 def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
@@ -52,11 +57,11 @@ class FileContract(DestinationContract):
 
 
 class TestNdjson(FileContract):
-    columns = [name for name in EVERY_TYPE if name not in ("a_decimal", "some_bytes", "a_date", "a_time")]
+    columns = tuple(name for name in EVERY_TYPE if name not in ("a_decimal", "some_bytes", "a_date", "a_time"))
 
     @pytest.fixture
     def destination(self, tmp_path: Path) -> File:
-        return File(path=str(tmp_path / "out"))
+        return file(path=str(tmp_path / "out"))
 
 
 class TestJson(FileContract):
@@ -64,7 +69,7 @@ class TestJson(FileContract):
 
     @pytest.fixture
     def destination(self, tmp_path: Path) -> File:
-        return File(path=str(tmp_path / "out"), format="json")
+        return file(path=str(tmp_path / "out"), format="json")
 
 
 class TestCsv(FileContract):
@@ -72,23 +77,23 @@ class TestCsv(FileContract):
 
     @pytest.fixture
     def destination(self, tmp_path: Path) -> File:
-        return File(path=str(tmp_path / "out"), format="csv")
+        return file(path=str(tmp_path / "out"), format="csv")
 
 
 class TestParquet(FileContract):
     @pytest.fixture
     def destination(self, tmp_path: Path) -> File:
-        return File(path=str(tmp_path / "out"), format="parquet")
+        return file(path=str(tmp_path / "out"), format="parquet")
 
 
 def test_a_file_is_named_after_the_delivery_and_the_changes_in_it(tmp_path: Path) -> None:
-    receipt = File(path=str(tmp_path)).deliver(delivery([{"id": 1}], after=41, upto=99))
+    receipt = file(path=str(tmp_path)).deliver(delivery([{"id": 1}], after=41, upto=99))
     assert files(tmp_path) == ["crm_deals/big_deals.warehouse-0b8e1f9c-000000000041-000000000099.ndjson"]
     assert receipt.detail["file"] == str(tmp_path / files(tmp_path)[0])
 
 
 def test_json_files_hold_the_record_form(tmp_path: Path) -> None:
-    File(path=str(tmp_path)).deliver(delivery([{"id": 1, "tags": ["a"]}], ops=["delete"]))
+    file(path=str(tmp_path)).deliver(delivery([{"id": 1, "tags": ["a"]}], ops=["delete"]))
     (record,) = read(tmp_path / files(tmp_path)[0])
     assert record["id"] == "crm.deals:0b8e1f9c:1"
     assert (record["op"], record["key"], record["connector_id"], record["stream"]) == ("delete", "1", "hubspot", "crm.deals")
@@ -98,7 +103,7 @@ def test_json_files_hold_the_record_form(tmp_path: Path) -> None:
 
 def test_csv_and_parquet_say_the_operation_in_columns(tmp_path: Path) -> None:
     for format_ in ("csv", "parquet"):
-        destination = File(path=str(tmp_path / format_), format=format_)
+        destination = file(path=str(tmp_path / format_), format=format_)
         destination.deliver(delivery([{"id": 1}, {"id": 1}], ops=["upsert", "delete"]))
         rows = read(tmp_path / format_ / files(tmp_path / format_)[0])
         assert [(r[records.OP], r[records.SEQ], r["id"]) for r in rows] == [("upsert", 1, 1), ("delete", 2, 1)]
@@ -106,7 +111,7 @@ def test_csv_and_parquet_say_the_operation_in_columns(tmp_path: Path) -> None:
 
 def test_data_files_hold_the_sources_own_fields_and_no_deletes(tmp_path: Path) -> None:
     for format_ in ("json", "ndjson", "csv", "parquet"):
-        destination = File(path=str(tmp_path / format_), format=format_, records="data")
+        destination = file(path=str(tmp_path / format_), format=format_, records="data")
         receipt = destination.deliver(delivery([{"id": 1}, {"id": 2}], ops=["upsert", "delete"]))
         assert read(tmp_path / format_ / files(tmp_path / format_)[0]) == [{"id": 1}]
         assert receipt.accepted == 2
@@ -114,25 +119,25 @@ def test_data_files_hold_the_sources_own_fields_and_no_deletes(tmp_path: Path) -
 
 
 def test_nothing_but_deletes_makes_no_data_file(tmp_path: Path) -> None:
-    receipt = File(path=str(tmp_path), records="data").deliver(delivery([{"id": 1}], ops=["delete"]))
+    receipt = file(path=str(tmp_path), records="data").deliver(delivery([{"id": 1}], ops=["delete"]))
     assert receipt.accepted == 1
     assert files(tmp_path) == []
 
 
 def test_csv_keeps_an_empty_text_apart_from_nothing_and_writes_bytes_in_base64(tmp_path: Path) -> None:
     rows = [{"id": 1, "note": "", "raw": b"\x00\xff"}, {"id": 2, "note": None, "raw": None}]
-    File(path=str(tmp_path), format="csv", records="data").deliver(delivery(rows))
+    file(path=str(tmp_path), format="csv", records="data").deliver(delivery(rows))
     assert (tmp_path / files(tmp_path)[0]).read_text() == '"id","note","raw"\n1,"","AP8="\n2,,\n'
 
 
 def test_json_is_one_list_however_many_records(tmp_path: Path) -> None:
     many = [{"id": n} for n in range(12_000)]
-    File(path=str(tmp_path), format="json", records="data").deliver(delivery(many))
+    file(path=str(tmp_path), format="json", records="data").deliver(delivery(many))
     assert read(tmp_path / files(tmp_path)[0]) == many
 
 
 def test_a_repeat_replaces_the_attempts_before_it_whether_they_held_less_or_more(tmp_path: Path) -> None:
-    destination = File(path=str(tmp_path), records="data")
+    destination = file(path=str(tmp_path), records="data")
     destination.deliver(delivery([{"id": 1}]))
     destination.deliver(delivery([{"id": 2}, {"id": 3}], after=1))
     destination.deliver(delivery([{"id": 2}, {"id": 3}, {"id": 4}], after=1))
@@ -142,7 +147,7 @@ def test_a_repeat_replaces_the_attempts_before_it_whether_they_held_less_or_more
 
 
 def test_delivering_from_the_start_again_leaves_each_record_once(tmp_path: Path) -> None:
-    destination = File(path=str(tmp_path), records="data")
+    destination = file(path=str(tmp_path), records="data")
     for n in range(3):
         destination.deliver(delivery([{"id": n}], after=n))
     destination.deliver(delivery([{"id": 0}, {"id": 1}, {"id": 2}]))
@@ -150,7 +155,7 @@ def test_delivering_from_the_start_again_leaves_each_record_once(tmp_path: Path)
 
 
 def test_routes_that_share_a_folder_leave_each_others_files_alone(tmp_path: Path) -> None:
-    destination = File(path=str(tmp_path), records="data")
+    destination = file(path=str(tmp_path), records="data")
     destination.deliver(delivery([{"id": 1}], delivery_id="big.archive"))
     destination.deliver(delivery([{"id": 2}], delivery_id="small.archive"))
     destination.deliver(delivery([{"id": 1}], delivery_id="big.archive"))
@@ -160,7 +165,7 @@ def test_routes_that_share_a_folder_leave_each_others_files_alone(tmp_path: Path
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
-    destination = File(path=str(tmp_path))
+    destination = file(path=str(tmp_path))
     destination.deliver(delivery([{"id": 1}]))
     folder = tmp_path / "crm_deals"
     half = folder / ".big_deals.warehouse-0b8e1f9c-000000000001-000000000009.ndjson.part"
@@ -184,13 +189,13 @@ def small_files_only() -> Iterator[None]:
 def test_a_full_disk_leaves_no_half_file_and_asks_for_room(tmp_path: Path, small_files_only: None, format_: str) -> None:
     big = [{"id": n, "text": os.urandom(500).hex()} for n in range(400)]
     with pytest.raises(RetryLater, match="the disk is full") as caught:
-        File(path=str(tmp_path), format=format_).deliver(delivery(big))
+        file(path=str(tmp_path), format=format_).deliver(delivery(big))
     assert "free some space" in str(caught.value)
     assert files(tmp_path) == []
 
 
 def test_a_disk_that_fills_up_at_the_last_moment_keeps_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    destination = File(path=str(tmp_path), records="data")
+    destination = file(path=str(tmp_path), records="data")
     destination.deliver(delivery([{"id": 1}]))
 
     def full(_: int) -> None:
@@ -204,7 +209,7 @@ def test_a_disk_that_fills_up_at_the_last_moment_keeps_the_file_that_was_there(t
 
 def test_a_path_that_is_a_file_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    destination = File(path=str(tmp_path / "out"))
+    destination = file(path=str(tmp_path / "out"))
     with pytest.raises(ConfigurationError, match="cannot be written"):
         destination.deliver(delivery([{"id": 1}]))
     check = destination.test_connection()
@@ -213,24 +218,24 @@ def test_a_path_that_is_a_file_is_a_mistake_in_the_configuration(tmp_path: Path)
 
 
 def test_checking_does_not_create_the_folder(tmp_path: Path) -> None:
-    check = File(path=str(tmp_path / "a" / "b")).test_connection()
+    check = file(path=str(tmp_path / "a" / "b")).test_connection()
     assert (check.status, check.what) == ("ok", "the folder will be created")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_name_cannot_leave_the_folder(tmp_path: Path) -> None:
-    File(path=str(tmp_path / "out"), table="../elsewhere").deliver(delivery([{"id": 1}]))
+    file(path=str(tmp_path / "out"), table="../elsewhere").deliver(delivery([{"id": 1}]))
     assert [name.split("/")[0] for name in files(tmp_path)] == ["out"]
 
 
 def test_times_and_decimals_are_written_exactly_in_json(tmp_path: Path) -> None:
     schema = pa.schema([("id", pa.int64()), ("at", records.TIMESTAMP), ("price", pa.decimal128(20, 2))])
     row = {"id": 1, "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "price": 1}
-    File(path=str(tmp_path), records="data").deliver(delivery(changes([row], schema=schema)))
+    file(path=str(tmp_path), records="data").deliver(delivery(changes([row], schema=schema)))
     assert read(tmp_path / files(tmp_path)[0]) == [{"id": 1, "at": "2026-01-01T00:00:00Z", "price": "1.00"}]
 
 
 def test_every_failure_is_one_of_ours(tmp_path: Path) -> None:
-    destination = File(path=str(tmp_path), table="x" * 300)
+    destination = file(path=str(tmp_path), table="x" * 300)
     with pytest.raises(MuxlyError):
         destination.deliver(delivery([{"id": 1}]))

@@ -1,7 +1,5 @@
 """Many requests at once: order, errors at their place, ending early, and ending at all."""
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -102,7 +100,7 @@ def test_a_prefetched_failure_is_raised_where_the_answer_is_taken() -> None:
 def test_many_threads_share_a_client() -> None:
     with Server(echo) as server, Http(server.url) as http:
         results: list[int] = []
-        threads = [threading.Thread(target=lambda n=n: results.append(http.get(f"/{n}").json())) for n in range(12)]  # type: ignore[misc]
+        threads = [threading.Thread(target=lambda n=n: results.append(http.get(f"/{n}").json())) for n in range(12)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -120,24 +118,3 @@ def test_closing_the_client_ends_what_waits_to_try_again() -> None:
         http.close()
         with pytest.raises(RetryLater):
             coming.result()
-
-
-def test_ctrl_c_is_heard_while_an_answer_is_awaited(over: str) -> None:
-    if over == "httpx":
-        pytest.skip("httpx only ends a request on the wire by its timeout")
-    release = threading.Event()
-
-    def reply(asked: Asked) -> bytes:
-        os.kill(os.getpid(), signal.SIGINT)
-        release.wait(30)
-        return json_answer({})
-
-    try:
-        with Server(reply) as server, Http(server.url) as http:
-            with pytest.raises(KeyboardInterrupt):
-                http.get("/")
-            http.close()
-            assert not release.is_set()
-            release.set()
-    finally:
-        release.set()

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pyarrow as pa
 import pymysql
 from pymysql.constants import FIELD_TYPE, FLAG
+from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 
 from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Columns, Database, Select, json_field
@@ -33,7 +34,9 @@ _TYPES: dict[int, tuple[str, pa.DataType]] = {
 _BINARY = 63  # the character set number of bytes
 _REFUSED = {1044, 1045, 1142, 1143, 1227, 1370, 1698, 1820, 1862, 3118, 4151}
 _PASSING = {1040, 1053, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 2002, 2003, 2005, 2006, 2013, 2055, 3024}
-_DECLARED_WRONG = {1046, 1049, 1051, 1052, 1054, 1064, 1103, 1109, 1146, 1305}
+_NO_DATABASE = {1046, 1049}
+_DECLARED_WRONG = {1051, 1052, 1054, 1060, 1064, 1103, 1109, 1146, 1305}
+_ENCODERS: Any = {kind: encode for kind, encode in conversions.items() if not isinstance(kind, int)}  # no decoders: values stay text
 _SECONDS_TO_CONNECT = 10
 _SECONDS_OF_SILENCE = 600
 
@@ -56,7 +59,7 @@ class MySql(Database):
                 charset="utf8mb4",
                 connect_timeout=_SECONDS_TO_CONNECT,
                 read_timeout=_SECONDS_OF_SILENCE,
-                conv={},  # every value as the text that the server sends
+                conv=_ENCODERS,
                 **_options(parts.query),
             )
             with self._connection.cursor() as cursor:
@@ -77,7 +80,7 @@ class MySql(Database):
         if value is None:
             return "null"
         bare = pa.types.is_integer(column.field.type) or pa.types.is_decimal(column.field.type)
-        return str(value) if bare and _is_number(str(value)) else str(self._connection.literal(str(value)))
+        return str(value) if bare and _is_number(str(value)) else self._connection.cursor().mogrify("%s", [str(value)])
 
     def tables(self) -> list[str]:
         query = "select table_name from information_schema.tables where table_schema = coalesce(nullif(%s, ''), database()) order by 1"
@@ -125,7 +128,7 @@ class MySql(Database):
         except pymysql.MySQLError as error:
             raise self.error(error) from None
         finally:
-            cursor.connection = None  # type: ignore[assignment]  # closing it would first read all that is left
+            _forget_rest(cursor)
 
     def _rows(self, statement: str, parameters: Sequence[Any] | None = None) -> Sequence[Any]:
         try:
@@ -141,11 +144,20 @@ class MySql(Database):
         said = f"MySQL says: {error.args[1] if len(error.args) > 1 else error}"
         if code in _REFUSED:
             return SignInError(said, do="check the user and the password in the source's `url`, and that the user may SELECT there")
+        if code in _NO_DATABASE:
+            return ConfigurationError(said, do="check the database's name at the end of the source's `url`")
         if code in _DECLARED_WRONG:
-            return ConfigurationError(said, do="correct the database in the source's `url`, or the pull's `table`, `columns` or `query`")
+            return ConfigurationError(said, do="correct the pull's `table`, `columns`, `cursor` or `query`")
         if code in _PASSING or isinstance(error, pymysql.InterfaceError):
             return RetryLater(said, do="check that the server is up and can be reached from here; the pull goes on where it was")
         return SourceError(said)
+
+
+def _forget_rest(cursor: Any) -> None:
+    """Leave an unbuffered result where it is: closing or collecting the cursor would first read all that is left of it."""
+    if cursor._result is not None:
+        cursor._result.unbuffered_active = False
+    cursor.connection = None
 
 
 def _options(query: str) -> dict[str, Any]:

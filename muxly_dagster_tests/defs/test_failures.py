@@ -4,7 +4,7 @@ import dagster as dg
 import httpx
 import pytest
 
-from muxly_dagster.defs.execution import MAX_RETRIES, as_failure, dagster_errors
+from muxly_dagster.defs.failures import MAX_RETRIES, as_failure, dagster_errors
 from muxly_dagster.defs.project import assembly_definitions
 from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError, RetryLater, SignInError, SourceError
 from muxly_dagster.settings import Settings

@@ -1,1 +1,0 @@
-"""Tests of the connectors that come with Muxly."""

@@ -1,0 +1,68 @@
+"""The demo's project on two days: everything arrives on the first, only what changed on the second, and each record once."""
+
+import contextlib
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pyarrow.dataset
+from rich.console import Console
+
+from muxly_dagster.demo import run_demo
+from muxly_dagster.demo.data import collection
+from muxly_dagster.outcome import Outcome
+from muxly_dagster.runtime import Runtime
+from muxly_dagster.settings import Settings
+
+PULLS = {
+    "crm.contacts": "contacts",
+    "crm.companies": "companies",
+    "crm.deals": "deals",
+    "billing.customers": "customers",
+    "billing.invoices": "invoices",
+}
+
+
+def changes(name: str, day: int) -> int:
+    """How many records of a collection a day adds, changes or deletes."""
+    before = {item.id: item.json for item in collection(name, day - 1)} if day > 1 else {}
+    after = {item.id: item.json for item in collection(name, day)}
+    return sum(before.get(key) != text for key, text in after.items()) + len(before.keys() - after.keys())
+
+
+def rows_in(database: Path, table: str) -> int:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        count: int = connection.execute(f"select count(*) from {table}").fetchone()[0]
+    return count
+
+
+def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_path: Path) -> None:
+    days: list[dict[str, Outcome]] = []
+    hooks: list[dict[str, int]] = []
+
+    def run(environ: Mapping[str, str]) -> int:
+        with Runtime.open(Settings.from_environ(environ), environ) as runtime:
+            assembly = runtime.assembly
+            names = [*assembly.pulls, *assembly.transforms, *assembly.targets]
+            days.append({name: runtime.run(name, run_id=f"day-{len(days) + 1}") for name in names})
+        hooks.append(httpx.get(f"{environ['DEMO_API']}/hooks").json())
+        return 0
+
+    console = Console(quiet=True)
+    assert run_demo(tmp_path, console, run) == 0
+    assert run_demo(tmp_path, console, run) == 0
+
+    for day, outcomes in enumerate(days, 1):
+        assert {pull: outcomes[pull].changed for pull in PULLS} == {pull: changes(name, day) for pull, name in PULLS.items()}
+        for name, outcome in outcomes.items():
+            if name not in PULLS and "." in name:
+                assert outcome.read == outcome.accepted + outcome.refused + outcome.unrouted, name
+    assert days[1]["crm.deals"].read < 500, "deals say what changed, so a second day need not read them all"
+
+    assert rows_in(tmp_path / "out" / "demo.db", "billing_invoices") == len(collection("invoices", 2))
+    archived = pyarrow.dataset.dataset(tmp_path / "out" / "invoices", format="parquet", exclude_invalid_files=True)
+    assert archived.count_rows() == changes("invoices", 1) + changes("invoices", 2)
+    for day, taken in enumerate(hooks):
+        assert taken["taken"] == taken["distinct"] == days[day]["big_deals.sales_hook"].accepted
+    assert days[0]["big_deals.sales_hook"].refused == 4, "the four deals without a name"
