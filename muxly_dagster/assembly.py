@@ -18,7 +18,16 @@ from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.project.load import read_project
 from muxly_dagster.project.locate import Segment
 from muxly_dagster.project.models import JobSpec, Project, RouteSpec, TargetSpec, TransformSpec
-from muxly_dagster.project.references import check_cycles, check_freshness, check_job, declared_table, places, shared_names
+from muxly_dagster.project.references import (
+    check_cycles,
+    check_freshness,
+    check_job,
+    declared_table,
+    declared_tables,
+    places,
+    selectable,
+    shared_names,
+)
 from muxly_dagster.project.selection import Names, Selection
 from muxly_dagster.routing import Router, Rule
 from muxly_dagster.transform import Step
@@ -149,13 +158,15 @@ def _selection(assembly: Assembly) -> Selection:
 def _assembled(project: Project, catalog: Catalog) -> tuple[Assembly, list[Problem]]:
     problems = shared_names(project)
     sources, pulls = _sources(project, catalog, problems)
-    transforms = _transforms(project, catalog, problems)
+    known = declared_tables(project)
+    transforms = _transforms(project, catalog, known, problems)
     destinations = _destinations(project, catalog, problems)
     targets: dict[str, Target] = {}
     for name, spec in project.routes.items():
-        targets |= _route(project, name, spec, pulls, transforms, destinations, problems)
+        targets |= _route(project, known, name, spec, pulls, transforms, destinations, problems)
+    selectables = selectable(project)
     for name, job in project.jobs.items():
-        check_job(project, name, job, problems)
+        check_job(project, selectables, name, job, problems)
         _check_cron(project, name, job, problems)
     return Assembly(project, sources, destinations, pulls, transforms, targets, project.jobs), problems
 
@@ -228,7 +239,7 @@ def _destinations(project: Project, catalog: Catalog, problems: list[Problem]) -
 # ---- transforms -----------------------------------------------------------------------------------------------------
 
 
-def _transforms(project: Project, catalog: Catalog, problems: list[Problem]) -> dict[str, Transform]:
+def _transforms(project: Project, catalog: Catalog, known: Mapping[str, None], problems: list[Problem]) -> dict[str, Transform]:
     transforms: dict[str, Transform] = {}
     for name, spec in project.transforms.items():
         path: _Path = ("transforms", name)
@@ -238,7 +249,7 @@ def _transforms(project: Project, catalog: Catalog, problems: list[Problem]) -> 
                 named = [((*path, "sql"), table) for table in sandbox.read_query(spec.sql).tables]
             except ConfigurationError as error:
                 problems += _placed(project, (*path, "sql"), error)
-        inputs = [table for at, said in named if (table := declared_table(project, said, at, problems)) is not None]
+        inputs = [table for at, said in named if (table := declared_table(project, known, said, at, problems)) is not None]
         steps = [
             _step(project, (*path, "steps", i), *next(iter(step.items())), catalog, problems) for i, step in enumerate(spec.steps or ())
         ]
@@ -268,6 +279,7 @@ def _step(project: Project, path: _Path, name: str, said: Any, catalog: Catalog,
 
 def _route(
     project: Project,
+    known: Mapping[str, None],
     name: str,
     spec: RouteSpec,
     pulls: Mapping[str, Pull],
@@ -276,7 +288,7 @@ def _route(
     problems: list[Problem],
 ) -> dict[str, Target]:
     path: _Path = ("routes", name)
-    table = declared_table(project, spec.from_, (*path, "from"), problems)
+    table = declared_table(project, known, spec.from_, (*path, "from"), problems)
     chosen: dict[str, tuple[_Path, TargetSpec]] = {}
     for at, entries in places(path, spec):
         _choose(project, at, entries, chosen, problems)

@@ -229,6 +229,14 @@ def lag(lake: Lake, state: State, target: Target) -> int:
     return table.head - (offset.seq if offset and offset.table_id == table.table_id else 0)
 
 
+def rewind(lake: Lake, state: State, target: Target) -> None:
+    """Forget how far a target has come, here and at the destination, so that everything is delivered again."""
+    with state.lock(f"deliver.{target.name}"):
+        table = lake.existing(target.table)
+        target.destination.rewind(target.name, table.table_id, 0)
+        state.ledger.rewind(target.name, None)
+
+
 def replay(lake: Lake, state: State, target: Target, letters: Sequence[DeadLetter], *, run_id: str) -> dict[str, int]:
     """Send refused records again, each to the one target that refused it. Answers how many were replayed, superseded and refused.
 

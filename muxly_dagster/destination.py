@@ -82,8 +82,8 @@ class Destination(MuxlyResource):
         """The last seq this destination knows it has taken, where it stores offsets with the rows; else None."""
         return None
 
-    def forget(self, delivery_id: str) -> None:
-        """Drop the offset stored for this delivery, so that everything is taken again."""
+    def rewind(self, delivery_id: str, table_id: str, seq: int) -> None:
+        """Set back the offset that is stored with the rows, where there is one, so that what came after `seq` is taken again."""
         return None
 
     def public_name(self, table: str) -> str:

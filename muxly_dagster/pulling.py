@@ -39,6 +39,8 @@ def pull(lake: Lake, state: State, pull: Pull, *, run_id: str, progress: Progres
             appends=not key and stream.sync == "cursor",
             flush_rows=flush_rows,
         ) as writer:
+            if stream.schema is not None and writer.table_id is None:
+                writer.add(stream.schema.empty_table())  # an empty stream has its columns all the same
             run = _Run(state, pull, stream, writer, run_id, progress, from_start=from_start)
             written = run.read_all()
         state.cursors.succeeded(pull.name, writer.table_id or "")

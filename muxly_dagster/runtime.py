@@ -61,8 +61,7 @@ class Runtime:
             )
         if name in self.assembly.targets:
             if from_start:
-                self.assembly.targets[name].destination.forget(name)
-                self.state.ledger.rewind(name, None)
+                delivery.rewind(self.lake, self.state, self.assembly.targets[name])
             return delivery.deliver(self.lake, self.state, self.assembly.targets[name], run_id=run_id, progress=progress)
         raise ConfigurationError(f"there is no pull, transform or delivery named {name}", do="list them with `muxly check`")
 

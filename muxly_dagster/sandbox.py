@@ -151,9 +151,10 @@ def read_expression(text: str) -> Expression:
         exp.Placeholder: "a parameter; write the value",
         exp.Parameter: "a parameter; write the value",
     }
-    for kind, what in refused.items():
-        if node.find(kind) is not None:
-            raise ConfigurationError(f"{_quoted(text)} contains {what}")
+    found = node.find(*refused)
+    if found is not None:
+        what = next(what for kind, what in refused.items() if isinstance(found, kind))
+        raise ConfigurationError(f"{_quoted(text)} contains {what}")
     if not isinstance(node, exp.Condition):
         raise ConfigurationError(f"{_quoted(text)} is not an expression", do="write one SQL expression, such as amount > 10000")
     loops = list(node.find_all(exp.Comprehension))

@@ -29,7 +29,8 @@ def read(*pages: bytes, **options: Any) -> tuple[pa.Table, list[Unread]]:
 
 
 def values(table: pa.Table, column: str) -> list[Any]:
-    return table[column].to_pylist()
+    found: list[Any] = table[column].to_pylist()
+    return found
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------
@@ -405,7 +406,7 @@ _scalars = (
 _json = st.recursive(
     _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3), max_leaves=4
 )
-_records = st.lists(st.fixed_dictionaries({"id": st.integers(0, 2**53)}, optional={k: _json for k in "abcd"}), min_size=1, max_size=8)
+_records = st.lists(st.fixed_dictionaries({"id": st.integers(0, 2**53)}, optional=dict.fromkeys("abcd", _json)), min_size=1, max_size=8)
 
 
 def _same(column: pa.Field, read_value: Any, given_value: Any) -> bool:

@@ -11,7 +11,9 @@ from rich.text import Text
 from muxly_dagster import records
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 
-out = Console(highlight=False, soft_wrap=True)
+_UNBROKEN = 10_000  # columns: output that goes to a file or a pipe is not wrapped
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _UNBROKEN)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -45,4 +47,4 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, number
         table.add_column(column, justify="right" if right else "left", no_wrap=right or at == 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value)) for value in row))
-    out.print(table, soft_wrap=False, width=None if out.is_terminal else 10_000)
+    out.print(table, soft_wrap=False)

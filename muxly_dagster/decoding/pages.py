@@ -184,7 +184,7 @@ class PageDecoder:
         if found is None:
             if not (self._optional and isinstance(document, dict)):
                 raise SourceError(
-                    f"The answer has no records at {self._records.text}: it begins with {_begin(page)}",
+                    f"The answer has no records at {self._records.text}: it begins with {salvage.begin(page)}",
                     do="check the stream's `records:` path; if the API leaves an empty list out, say `records_optional: true`",
                 )
             found = []
@@ -204,14 +204,14 @@ class PageDecoder:
             document = orjson.loads(salvage.show_marked(pieces[0], mark) if mark else pieces[0])
         except ValueError:
             raise SourceError(
-                f"The answer is no JSON ({_reason(error)}): it begins with {_begin(page)}",
+                f"The answer is no JSON ({salvage.reason(error)}): it begins with {salvage.begin(page)}",
                 do="see what the address answers; a page cut short usually comes whole at the next try",
             ) from None
         good: list[bytes] = []
         for text in pieces[1]:
             if mark and mark in text:
                 self._set_aside(salvage.show_marked(text, mark), "it holds bytes that are no UTF-8")
-            elif (reason := _broken(text)) is not None:
+            elif (reason := salvage.broken(text)) is not None:
                 self._set_aside(text, reason)
             else:
                 good.append(text)
@@ -241,7 +241,7 @@ class PageDecoder:
         sources: list[bytes] = []
         for raw in raws:
             text = bytes(raw)
-            reason = _broken(text)
+            reason = salvage.broken(text)
             if reason is not None:
                 self._set_aside(text, reason)
                 continue
@@ -363,37 +363,6 @@ def _size(raw: bytes | msgspec.Raw) -> int:
     return memoryview(raw).nbytes
 
 
-def _broken(text: bytes) -> str | None:
-    """Why a record cannot be read; None if it can."""
-    try:
-        record = orjson.loads(text)
-    except (ValueError, RecursionError) as error:
-        if _only_too_large(text):
-            return None
-        return "a number is NaN or infinite, which JSON does not know" if _has_nan(text) else f"it is no valid JSON: {_reason(error)}"
-    return None if isinstance(record, dict) else "it is no object"
-
-
-def _only_too_large(text: bytes) -> bool:
-    """Whether all that is wrong is a field beyond the range of doubles, which is kept as text."""
-    try:
-        for value in _fields_of(text).values():
-            if bytes(value)[:1] not in b"-0123456789":
-                orjson.loads(bytes(value))
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _has_nan(text: bytes) -> bool:
-    """Whether the text would be JSON if NaN and Infinity were numbers."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return any(word in text for word in (b"NaN", b"Infinity"))
-
-
 def _whole(text: str) -> int | Decimal:
     return int(text) if len(text) <= 19 else Decimal(text)
 
@@ -404,15 +373,3 @@ def _refuse(word: str) -> Any:
 
 def _native(value: Any) -> Any:
     return value if not isinstance(value, Decimal) else int(value) if value == value.to_integral_value() else float(value)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    if isinstance(error, UnicodeDecodeError):
-        return "bytes that are no UTF-8"
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _begin(page: bytes) -> str:
-    return ascii(page[:80].decode("utf-8", "replace")) if page.strip() else "nothing: the body is empty"

@@ -1,10 +1,15 @@
-"""The records of a page that is no valid JSON as a whole: their boundaries are found by brackets and strings alone."""
+"""What can be had of a page that is no valid JSON: where its records begin and end, and what is wrong with each."""
 
+import json
 import re
+
+import msgspec
+import orjson
 
 from muxly_dagster.decoding.paths import Selector
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+_fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -67,3 +72,48 @@ def _list_start(page: bytes, names: tuple[str, ...]) -> int | None:
             inside.pop()
             path.pop()
     return None
+
+
+def broken(text: bytes) -> str | None:
+    """Why a record cannot be read; None if it can."""
+    try:
+        record = orjson.loads(text)
+    except (ValueError, RecursionError) as error:
+        if _only_too_large(text):
+            return None
+        return "a number is NaN or infinite, which JSON does not know" if _has_nan(text) else f"it is no valid JSON: {reason(error)}"
+    return None if isinstance(record, dict) else "it is no object"
+
+
+def _only_too_large(text: bytes) -> bool:
+    """Whether all that is wrong is a field beyond the range of doubles, which is kept as text."""
+    try:
+        for value in _fields_of(text).values():
+            if bytes(value)[:1] not in b"-0123456789":
+                orjson.loads(bytes(value))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _has_nan(text: bytes) -> bool:
+    """Whether the text would be JSON if NaN and Infinity were numbers."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return any(word in text for word in (b"NaN", b"Infinity"))
+
+
+def reason(error: Exception) -> str:
+    """What a decoder found wrong, in a few words."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "bytes that are no UTF-8"
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def begin(page: bytes) -> str:
+    """The beginning of a page, for messages."""
+    return ascii(page[:80].decode("utf-8", "replace")) if page.strip() else "nothing: the body is empty"

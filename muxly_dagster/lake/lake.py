@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from muxly_dagster import records
 from muxly_dagster.connector import Contract
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.lake.table import LakeTable
@@ -14,6 +16,12 @@ from muxly_dagster.lake.writer import Writer
 
 if TYPE_CHECKING:
     import duckdb
+
+
+def _column(field: pa.Field) -> str:
+    """A column in a view; JSON text as DuckDB's JSON, so that what reads it knows."""
+    name = '"' + field.name.replace('"', '""') + '"'
+    return f"cast({name} as json) as {name}" if records.is_json(field) else name
 
 
 class Lake:
@@ -62,7 +70,9 @@ class Lake:
                 connection.execute(f'create schema if not exists "{schema}"')
             log = f"_muxly_log_{name.replace('.', '__')}"
             connection.register(log, table.dataset())
-            columns = ", ".join('"' + column.replace('"', '""') + '"' for column in table.schema.names)
+            if not table.schema.names:
+                raise MuxlyError(f"{name} has had no record yet, so its columns are not known", do=f"run `muxly run {name}` when there are some")
+            columns = ", ".join(_column(field) for field in table.schema)
             connection.execute(
                 f'create or replace view {target} as select {columns} from "{log}" where _muxly_seq in ('
                 f'select max(_muxly_seq) from "{log}" group by _muxly_key having arg_max(_muxly_op, _muxly_seq) <> \'delete\')'

@@ -116,10 +116,10 @@ class Writer:
         """Take in rows of lake-typed data columns; answers how many of them were new or changed."""
         self.written.read += len(rows)
         rows = self._without_missing_keys(rows)
-        if not len(rows):
-            return 0
         rows = self._fit(rows)
         self._seen_columns.update(rows.column_names)
+        if not len(rows):
+            return 0
         hashes = records.content_hashes(rows)
         keys = self._keys(rows, hashes)
         if self.appends:
@@ -206,11 +206,11 @@ class Writer:
 
     def _without_missing_keys(self, rows: pa.Table) -> pa.Table:
         missing = [name for name in self.key if name not in rows.column_names]
-        if missing:
+        if missing and len(rows):
             self._rejected.append((rows, f"the record has no key: {', '.join(missing)} is missing"))
             return rows.slice(0, 0)
         bad = None
-        for name in self.key:
+        for name in () if missing else self.key:
             null = pc.is_null(rows[name])
             bad = null if bad is None else pc.or_(bad, null)
         if bad is None or not pc.any(bad).as_py():

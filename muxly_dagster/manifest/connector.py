@@ -17,7 +17,7 @@ from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.http import Http
 from muxly_dagster.manifest.conditions import judge
 from muxly_dagster.manifest.expressions import ABSENT, Context, render
-from muxly_dagster.manifest.loading import read_manifest
+from muxly_dagster.manifest.loading import read_manifest, url_mistakes
 from muxly_dagster.manifest.runner import build_request, read_stream
 from muxly_dagster.manifest.schema import ApiKeyKind, ApiVersion, Input, Manifest, StreamSpec, parse_duration
 from muxly_dagster.resource import CheckResult
@@ -97,10 +97,16 @@ class ManifestConnector(Connector):
         )
 
     def _address(self) -> str:
+        """The source's own base URL, or the manifest's, which must lead to one of its `hosts` whatever it is filled in with."""
+        template = self.manifest.base_url
         own = getattr(self, "base_url", "")
-        address = own or render(self.manifest.base_url, self._context())
-        if address is ABSENT or "://" not in str(address):
-            raise ConfigurationError(f"{self.id} does not know its address", do=f"set what `base_url: {self.manifest.base_url}` names")
+        if own:
+            return str(own)
+        address = render(template, self._context(), into_path="${" in template)
+        if address is ABSENT:
+            raise ConfigurationError(f"{self.id} does not know its address", do=f"set what base_url names: {template}")
+        for _, what, do in url_mistakes((), address, self.manifest.hosts):
+            raise ConfigurationError(f"{self.id}: {what}", do=do)
         return str(address)
 
     def _auth(self) -> auth.Auth:

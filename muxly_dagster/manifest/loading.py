@@ -104,7 +104,7 @@ def _mistakes(manifest: Manifest) -> Iterator[_Found]:
             yield at, "only a string can be secret", "make it `type: string`"
         if each.secret and each.default not in (None, ""):
             yield (*at, "default"), "a secret has no default", "remove the default"
-        if not each.secret and any(word in name for word in ("secret", "password", "token", "api_key")):
+        if not each.secret and (name.endswith("api_key") or {"secret", "password", "token"} & set(name.split("_"))):
             yield at, "this looks like a secret, but is shown like any other setting", "add `secret: true`, or choose another name"
     roots = {"cursor", "window.start", "window.end"}
     common = {f"config.{name}" for name in manifest.config} | ({"api_version"} if manifest.api_version is not None else set())
@@ -124,15 +124,16 @@ def _address_mistakes(manifest: Manifest) -> Iterator[_Found]:
         known = {f"config.{name}" for name in manifest.config} | {"config.base_url", "api_version"}
         yield from _expression_mistakes(("base_url",), manifest.base_url, known)
         return
-    yield from _url_mistakes(("base_url",), manifest.base_url, manifest.hosts)
+    yield from url_mistakes(("base_url",), manifest.base_url, manifest.hosts)
 
 
 def _host_mistakes(at: positions.Path, request: RequestSpec, hosts: list[str]) -> Iterator[_Found]:
     if "://" in request.path and not request.path.startswith("${"):
-        yield from _url_mistakes(at, request.path, hosts)
+        yield from url_mistakes(at, request.path, hosts)
 
 
-def _url_mistakes(at: positions.Path, text: str, hosts: list[str]) -> Iterator[_Found]:
+def url_mistakes(at: positions.Path, text: str, hosts: list[str]) -> Iterator[_Found]:
+    """Why an address may not be asked: its path in the file, what is wrong, what to do."""
     url = urlsplit(text)
     host = (url.hostname or "").lower()
     if url.scheme not in ("http", "https") or not host:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from muxly_dagster.errors import Problem
 from muxly_dagster.project.locate import Node, Segment, dotted
 
+_SHORTEST_SECRET = 4
 _TYPES = {
     "string_type": "must be text",
     "bool_type": "must be true or false",
@@ -49,6 +50,10 @@ def problem_at(tree: Node, path: Sequence[Segment], what: str, do: str = "", *, 
     """A problem at a path, positioned at the value at fault, or at its key, or at the nearest one that is there."""
     node = tree.nearest(path)
     place = (node.key_at if at_key and tree.find(path) else None) or node.place
+    for below in node.walk():
+        for variable, text in below.filled.items():
+            if len(text) >= _SHORTEST_SECRET:
+                what, do = what.replace(text, variable), do.replace(text, variable)
     if node.variables:
         what += f" (its value comes from {' and '.join(node.variables)})"
     if place is None:

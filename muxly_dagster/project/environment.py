@@ -31,7 +31,7 @@ def _interpolate(root: Node, node: Node, path: tuple[Segment, ...], environ: Map
         for index, child in enumerate(node.value):
             _interpolate(root, child, (*path, index), environ, problems)
     elif isinstance(node.value, str) and "${" in node.value and not node.variables:
-        used: list[str] = []
+        used: dict[str, str] = {}
         wrong: list[tuple[str, str]] = []
 
         def filled(match: re.Match[str]) -> str:
@@ -49,13 +49,13 @@ def _interpolate(root: Node, node: Node, path: tuple[Segment, ...], environ: Map
                     (f"needs the environment variable {name}, which is not set{hint}", f"set {name}, or give a default: ${{{name}:-...}}")
                 )
                 return match.group()
-            used.append(f"${{{name}}}")
+            used[f"${{{name}}}"] = value or ""
             return (value or default) if default is not None else value or ""
 
         text = _REFERENCE.sub(filled, node.value)
         for what, do in dict.fromkeys(wrong):
             problems.append(problem_at(root, path, what, do))
-        node.value, node.variables, node.missing = text, tuple(dict.fromkeys(used)), bool(wrong)
+        node.value, node.variables, node.filled, node.missing = text, tuple(used), used, bool(wrong)
 
 
 def override(root: Node, environ: Mapping[str, str]) -> list[Problem]:
@@ -145,5 +145,6 @@ def _mark(node: Node, name: str) -> None:
     """Say of a value from the environment and all below it which variable it came from, so that no message repeats it."""
     for below in node.walk():
         below.variables = (name,)
+        below.filled = {} if isinstance(below.value, dict | list) else {name: str(below.value)}
         if below is not node:
             below.at = below.key_at = None

@@ -25,13 +25,14 @@ class Node:
     """One value of a declaration. `value` is a map or a list of nodes, or a scalar.
 
     `at` is where the value begins and `key_at` where its key does (None: it does not come from a file). `variables` are the
-    environment variables that its text came from, and `missing` says that one of them is not set.
+    environment variables that its text came from, `filled` what they said, and `missing` says that one of them is not set.
     """
 
     value: Any
     at: Position | None = None
     key_at: Position | None = None
     variables: tuple[str, ...] = field(default=())
+    filled: dict[str, str] = field(default_factory=dict, repr=False)
     missing: bool = False
 
     @property

@@ -13,7 +13,7 @@ from muxly_dagster.project.locate import Node, Position
 from muxly_dagster.project.toml import Places, toml_places
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
-_MOST_NODES = 300_000
+_MOST_NODES = 200_000
 _DEEPEST = 100
 
 
@@ -77,6 +77,7 @@ _SCALARS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), lambda text: float(text.replace(".", ""))),
 )
 
+_QUOTED = re.compile(r" '(?!<)[^']{2,}'")
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -106,7 +107,8 @@ def _yaml(text: str, shown: str, problems: list[Problem]) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        what = f"is not YAML: {error.problem or error.context}"
+        # A password that begins with * or & reads as an alias or anchor, whose name must not be repeated.
+        what = f"is not YAML: {re.sub(_QUOTED, '', str(error.problem or error.context))}"
         problems.append(Problem("", what, _yaml_hint(text, line, str(error.problem)), shown, line, column))
         return None
     except yaml.YAMLError as error:
@@ -176,7 +178,7 @@ def _yaml_scalar(node: Any, at: Position, problems: list[Problem]) -> Any:
         return scalar(node.value) if not _explicit(node) else node.value
     if tag in ("str", "int", "float", "bool", "null", "!"):
         return node.value if tag in ("str", "!") else scalar(node.value)
-    problems.append(Problem("", f"has the tag {tag}, which means nothing here", "remove it, or put the value in quotes", *_parts(at)))
+    problems.append(Problem("", "begins with `!`, which is a tag in YAML and means nothing here", "put the value in quotes", *_parts(at)))
     return None
 
 

@@ -36,11 +36,13 @@ def check_freshness(project: Project, path: _Path, text: str, problems: list[Pro
         return False
 
 
-def declared_table(project: Project, name: str, path: _Path, problems: list[Problem]) -> str | None:
+def declared_tables(project: Project) -> dict[str, None]:
+    """The names of all tables that the project declares, in their order."""
+    return {f"{source}.{pull}": None for source, spec in project.sources.items() for pull in spec.pulls} | dict.fromkeys(project.transforms)
+
+
+def declared_table(project: Project, known: Mapping[str, None], name: str, path: _Path, problems: list[Problem]) -> str | None:
     """The declared table that a name means (SQL does not mind case); None, with a problem, where there is none."""
-    known = {f"{source}.{pull}": None for source, spec in project.sources.items() for pull in spec.pulls} | dict.fromkeys(
-        project.transforms
-    )
     table = name.lower().replace("/", ".")
     if table in known:
         return table
@@ -74,10 +76,9 @@ def places(path: _Path, spec: RouteSpec) -> list[tuple[_Path, list[TargetSpec]]]
     return [((*path, "to"), spec.to), *rules, ((*path, "otherwise"), spec.otherwise)]
 
 
-def check_job(project: Project, name: str, job: JobSpec, problems: list[Problem]) -> None:
+def check_job(project: Project, known: Mapping[str, int], name: str, job: JobSpec, problems: list[Problem]) -> None:
     """A problem for everything a job selects that is not there, and for its time zone."""
     path: _Path = ("jobs", name)
-    known = _selectable(project)
     for index, pattern in enumerate(job.select):
         at: _Path = (*path, "select", index)
         selected = read_pattern(pattern).name
@@ -96,7 +97,7 @@ def check_job(project: Project, name: str, job: JobSpec, problems: list[Problem]
         problems.append(project.problem((*path, "timezone"), f"there is no time zone {job.timezone}", do))
 
 
-def _selectable(project: Project) -> dict[str, int]:
+def selectable(project: Project) -> dict[str, int]:
     """All that a job may select, with the number of assets in it."""
     known = {"*": 1} | dict.fromkeys(project.transforms, 1)
     for source, spec in project.sources.items():

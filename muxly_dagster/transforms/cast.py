@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from muxly_dagster.sandbox import quote
 from muxly_dagster.transform import TYPE_SCHEMA, Step, TypeName, cast_sql, require_columns, select_sql
@@ -15,7 +15,7 @@ class Cast(Step):
 
     name: ClassVar[str] = "cast"
 
-    columns: dict[str, TypeName]
+    columns: dict[str, TypeName] = Field(min_length=1)
     # In YAML, `on_error: null` is no text but nothing.
     on_error: Annotated[Literal["fail", "null"], BeforeValidator(lambda value: "null" if value is None else value)] = "fail"
 

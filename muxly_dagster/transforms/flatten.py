@@ -33,7 +33,7 @@ class Flatten(Step):
 
     name: ClassVar[str] = "flatten"
 
-    columns: dict[str, Fields]
+    columns: dict[str, Fields] = Field(min_length=1)
 
     @classmethod
     def parse(cls, settings: Any) -> "Flatten":

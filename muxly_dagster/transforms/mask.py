@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 from muxly_dagster.sandbox import literal, quote
 from muxly_dagster.transform import Step, require_columns, select_sql
@@ -22,7 +22,7 @@ class Mask(Step):
 
     name: ClassVar[str] = "mask"
 
-    columns: dict[str, Way]
+    columns: dict[str, Way] = Field(min_length=1)
     salt: SecretStr = SecretStr("")
 
     @classmethod

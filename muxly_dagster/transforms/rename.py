@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import pyarrow as pa
+from pydantic import Field
 
 from muxly_dagster.sandbox import quote
 from muxly_dagster.transform import Step, require_columns, select_sql
@@ -13,7 +14,7 @@ class Rename(Step):
 
     name: ClassVar[str] = "rename"
 
-    columns: dict[str, str]
+    columns: dict[str, str] = Field(min_length=1)
 
     @classmethod
     def parse(cls, settings: Any) -> "Rename":

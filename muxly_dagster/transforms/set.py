@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import pyarrow as pa
+from pydantic import Field
 
 from muxly_dagster.sandbox import quote
 from muxly_dagster.transform import SqlExpression, Step, require_expression_columns, select_sql
@@ -13,7 +14,7 @@ class Set(Step):
 
     name: ClassVar[str] = "set"
 
-    columns: dict[str, SqlExpression]
+    columns: dict[str, SqlExpression] = Field(min_length=1)
 
     @classmethod
     def parse(cls, settings: Any) -> "Set":

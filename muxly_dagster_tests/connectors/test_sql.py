@@ -118,6 +118,12 @@ def test_a_refused_password_asks_for_a_sign_in_and_is_never_shown(mariadb: str) 
     assert "hunter2" not in repr(sql(url)) + str(sql(url).test_connection())
 
 
+def test_not_even_the_databases_own_words_show_a_password(postgres: str) -> None:
+    with pytest.raises(SignInError) as error:
+        batches(postgres.replace("//postgres@", "//hunter2:hunter2@"))
+    assert "hunter2" not in f"{error.value!r} {error.value}"
+
+
 def test_a_missing_database_or_role_says_so(postgres: str, mariadb: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="database"):
         batches(postgres.rpartition("/")[0] + "/nowhere")

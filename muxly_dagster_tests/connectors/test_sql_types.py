@@ -19,8 +19,8 @@ def test_postgres_columns_arrive_in_the_lakes_types_without_losing_a_digit(postg
         "create domain positive as numeric(8, 3) check (value > 0)",
         """create table things (
             id bigint primary key, yes boolean, small smallint, real4 real, real8 double precision, price numeric(38, 10),
-            huge numeric(60, 2), loose numeric, d positive, day date, at timestamptz, local timestamp, code uuid, feeling mood, doc jsonb, doc2 json,
-            tags text[], grid int[][], raw bytea, padded char(4), span interval, hour time, net inet, word text, cash money)""",
+            huge numeric(60, 2), loose numeric, d positive, day date, at timestamptz, local timestamp, code uuid, feeling mood, doc jsonb,
+            doc2 json, tags text[], grid int[][], raw bytea, padded char(4), span interval, hour time, net inet, word text, cash money)""",
         r"""insert into things values (
             9007199254740993, true, -3, 0.1, 0.1, 1234567890123456789012345678.0123456789,
             123456789012345678901234567890123456789012345678901234567.89,
@@ -72,7 +72,8 @@ def test_mariadb_columns_arrive_in_the_lakes_types_without_losing_a_digit(mariad
         mariadb,
         """create table things (
             id bigint unsigned primary key, tiny tinyint(1), real8 double, price decimal(10, 2), up decimal(10, 2) unsigned,
-            huge decimal(60, 2), day date, at timestamp(6) null, local datetime, flag bit(1), bits bit(10), doc json, raw varbinary(10), blobby blob, word text,
+            huge decimal(60, 2), day date, at timestamp(6) null, local datetime,
+            flag bit(1), bits bit(10), doc json, raw varbinary(10), blobby blob, word text,
             feeling enum('sad', 'happy'), hour time, y year)""",
         r"""insert into things values (
             18446744073709551615, 1, 0.1, -12345678.91, 12345678.91, 1234567890123456789012345678901234567890.12, '2024-02-29',

@@ -1,6 +1,8 @@
 """The daily job: a compact lake, a short history, and never a run that is still shown or somebody else's."""
 
 import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,6 +16,16 @@ from muxly_dagster_tests.defs.shop import Shop, assembly
 
 LATER = dt.timedelta(minutes=1)
 ORDERS = dg.AssetKey(["shop", "orders"])
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """Dagster's memory as it is by default: SQLite in a folder, and a file for each run."""
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    # The telemetry it has on by default would be a thread and a file outside the test's folder.
+    with dg.DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as instance:
+        yield instance
 
 
 @pytest.fixture
@@ -38,15 +50,25 @@ def test_old_runs_go_and_each_assets_latest_materialization_stays(
     definitions: dg.Definitions, ours: Ours, instance: dg.DagsterInstance
 ) -> None:
     job = definitions.resolve_job_def("often")
-    first, second, third = (job.execute_in_process(instance=instance).run_id for _ in range(3))
+    _, _, third = (job.execute_in_process(instance=instance).run_id for _ in range(3))
 
     assert prune(instance, ours) == {"deleted": 2, "kept": 1}
     assert run_ids(instance) == {third}
     latest = instance.get_latest_materialization_event(ORDERS)
     assert latest is not None
     assert latest.run_id == third
-    assert not instance.all_logs(first)
-    assert not instance.all_logs(second)
+    history = instance.fetch_materializations(ORDERS, limit=10).records
+    assert [record.run_id for record in history] == [third]
+
+
+def test_a_deleted_run_leaves_no_file_behind(definitions: dg.Definitions, ours: Ours, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    job = definitions.resolve_job_def("often")
+    gone, kept = (job.execute_in_process(instance=instance).run_id for _ in range(2))
+    assert list((tmp_path / "dagster").rglob(f"{gone}*"))
+    prune(instance, ours)
+
+    assert not list((tmp_path / "dagster").rglob(f"{gone}*"))
+    assert list((tmp_path / "dagster").rglob(f"{kept}*"))
 
 
 def test_a_failed_run_after_the_latest_materialization_goes(

@@ -683,9 +683,9 @@ def test_a_full_sqlite_disk_asks_for_room(sqlite_server: Server, monkeypatch: py
 
 
 def test_a_locked_sqlite_file_asks_for_another_time(sqlite_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from muxly_dagster.destinations import _sqlite
+    from muxly_dagster.destinations.database import sqlite
 
-    monkeypatch.setattr(_sqlite, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.01)
     sqlite_server.destination().deliver(delivery([{"id": 1}]))
     with contextlib.closing(sqlite3.connect(sqlite_server.url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("begin immediate")

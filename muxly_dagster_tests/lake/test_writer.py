@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muxly_dagster import records
+from muxly_dagster import records, sandbox
 from muxly_dagster.connector import Contract
 from muxly_dagster.errors import BusyError, MuxlyError
 from muxly_dagster.lake import Lake, Written
@@ -218,3 +218,26 @@ def test_any_series_of_whole_pulls_leaves_exactly_the_last_one_current(tmp_path:
         value = None if change.get("v") is None else str(change["v"])
         replayed.pop(change["_muxly_key"]) if change["_muxly_op"] == "delete" else replayed.update({change["_muxly_key"]: value})
     assert replayed == as_text
+
+
+def test_rows_that_are_none_still_bring_their_columns(lake: Lake) -> None:
+    write(lake, pa.table({"id": pa.array([], pa.string()), "v": pa.array([], pa.int64())}))
+    assert lake.existing("crm.things").schema.names == ["id", "v"]
+    assert write(lake, pa.table({"id": ["1"], "v": [1]})).upserts == 1
+
+
+def test_sql_reads_current_rows_under_their_own_names(lake: Lake) -> None:
+    nested = pa.schema([pa.field("id", pa.string()), pa.field("v", pa.string(), metadata=records.JSON_FIELD)])
+    write(lake, pa.table([["1", "2"], ['{"a":1}', None]], schema=nested))
+    write(lake, pa.table([["1"], ['{"a":2}']], schema=nested))
+    with sandbox.connect() as connection:
+        lake.attach(connection, ["crm.things"])
+        assert connection.sql("select id, v->>'a', typeof(v) from crm.things").fetchall() == [("1", "2", "JSON")]
+
+
+def test_a_table_without_columns_or_data_says_so(lake: Lake) -> None:
+    write(lake)
+    with sandbox.connect() as connection, pytest.raises(MuxlyError, match="has had no record yet"):
+        lake.attach(connection, ["crm.things"])
+    with sandbox.connect() as connection, pytest.raises(MuxlyError, match="has no data yet"):
+        lake.attach(connection, ["crm.nothing"])

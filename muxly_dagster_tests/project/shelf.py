@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import Field, SecretStr, model_validator
@@ -17,6 +17,8 @@ from muxly_dagster.errors import ConfigurationError, Problem
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.resource import CheckResult
 from muxly_dagster.transform import Step
+
+_Class = TypeVar("_Class")
 
 DEALS = Stream("deals", ("id",), schema=pa.schema([("id", pa.int64()), ("amount", pa.float64())]), contract="freeze")
 
@@ -104,20 +106,19 @@ class Shelf:
     steps: ClassVar[dict[str, type[Step]]] = {"keep": Keep, "limit": Limit}
 
     def connector_class(self, name: str, folder: Path) -> type[Connector]:
-        if catalog.is_manifest_path(name):
-            return catalog.connector_class(name, folder)
-        return self._find(self.connectors, name)
+        return catalog.connector_class(name, folder) if catalog.is_manifest_path(name) else _find(self.connectors, name)
 
     def destination_class(self, name: str) -> type[Destination]:
-        return self._find(self.destinations, name)
+        return _find(self.destinations, name)
 
     def step_class(self, name: str) -> type[Step]:
-        return self._find(self.steps, name)
+        return _find(self.steps, name)
 
-    def _find(self, known: Mapping[str, Any], name: str) -> Any:
-        if name not in known:
-            raise ConfigurationError(f"there is no {name!r}", do=did_you_mean(name, known))
-        return known[name]
+
+def _find(known: Mapping[str, _Class], name: str) -> _Class:
+    if name not in known:
+        raise ConfigurationError(f"there is no {name!r}", do=did_you_mean(name, known))
+    return known[name]
 
 
 def write(folder: Path, name: str = "muxly.yaml", text: str = "") -> Path:

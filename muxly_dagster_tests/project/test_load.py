@@ -216,7 +216,7 @@ def test_mistakes_in_toml_and_json_have_their_place_too(tmp_path: Path) -> None:
         ("muxly.toml", "name = a\n", (1, 8), "quotes"),
         ("muxly.yaml", "- a\n- b\n", (1, 1), "sources:"),
         ("muxly.json", "[1]", (1, 1), "sources:"),
-        ("muxly.yaml", "name: !!python/name:os.system x\n", (1, 7), "remove"),
+        ("muxly.yaml", "name: !!python/name:os.system x\n", (1, 7), "quotes"),
         ("muxly.yaml", "a: &a [*a]\n", (1, 4), "alias"),
     ],
 )
@@ -229,6 +229,12 @@ def test_a_file_that_does_not_parse_says_where_and_what_to_do(
     if place is not None:
         assert (problem.line, problem.column) == place
     assert problem.line >= 1
+
+
+@pytest.mark.parametrize("value", ["*hunter2", "!hunter2 x", "&hunter2 {", "%hunter2", "@hunter2", "'hunter2", "{hunter2", "a: hunter2"])
+def test_a_secret_that_yaml_stumbles_over_is_not_repeated(tmp_path: Path, value: str) -> None:
+    problems = mistakes(write(tmp_path, text=f"sources: {{a: {{connector: x}}}}\ntoken: {value}\n"))
+    assert "hunter2" not in "\n".join(map(str, problems))
 
 
 def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:

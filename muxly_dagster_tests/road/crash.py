@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ POINTS: dict[str, tuple[type, str]] = {
 
 def run_once(folder: Path, database_url: str) -> None:
     """Pull, transform and deliver, from wherever the last run got to."""
+    tempfile.tempdir = str(folder)  # who is killed cleans nothing up
     lake, state = Lake(str(folder / "lake")), State.open(f"sqlite:///{folder}/state.db", folder)
     pulling.pull(lake, state, _pull(), run_id="run", flush_rows=SIZE * 2)
     transforming.transform(lake, _transform(), run_id="run", progress=None)

@@ -169,7 +169,7 @@ class Reading:
             yield Read(pa.table({}), tuple(bad))
 
     def _csv_header(self, file: Path, delimiter: str) -> tuple[list[str], int]:
-        """The columns' names, and how many lines they take."""
+        """The columns' names (none in a file without rows), and how many lines they take."""
         options = self._options
         with _open(file) as stream, io.TextIOWrapper(stream, options.encoding, errors="replace", newline="") as text:
             reader = csv.reader(text, delimiter=delimiter, quotechar=options.quote)
@@ -180,6 +180,8 @@ class Reading:
                     f"the file's first line is no CSV: {error}", do="check the pull's `csv` options", where=str(file)
                 ) from None
             lines = reader.line_num if options.header else 0
+            if options.header and not text.read(1):
+                return [], lines  # nothing but the header
         found = first if options.header else [""] * len(first)
         if found:
             found[0] = found[0].removeprefix("\ufeff")

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from muxly_dagster.destination import Delivery, Destination, Receipt
-from muxly_dagster.destinations._landing import Landing, Mode, RecordColumn, plan
+from muxly_dagster.destinations.database.landing import Landing, Mode, RecordColumn, plan
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.resource import CheckResult
 
@@ -123,12 +123,12 @@ class Database(Destination):
     def _dialect(self) -> ModuleType:
         """What speaks to the database: `write`, `position`, `rewind`, `check`, `describe`. Imported here because the driver is heavy."""
         if self._dialect_name == "sqlite":
-            from muxly_dagster.destinations import _sqlite
+            from muxly_dagster.destinations.database import sqlite
 
-            return _sqlite
-        from muxly_dagster.destinations import _postgres
+            return sqlite
+        from muxly_dagster.destinations.database import postgres
 
-        return _postgres
+        return postgres
 
     @property
     def _address(self) -> str:

@@ -11,8 +11,8 @@ import pyarrow.csv
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from muxly_dagster import records
-from muxly_dagster.destinations import _postgres_types as types
-from muxly_dagster.destinations._landing import MADE_BY, OFFSETS, Landing, Written, now
+from muxly_dagster.destinations.database import postgres_types as types
+from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, now
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater, SignInError
 
 Connection = psycopg.Connection[tuple[object, ...]]

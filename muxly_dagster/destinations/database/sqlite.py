@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muxly_dagster import records
-from muxly_dagster.destinations._landing import MADE_BY, OFFSETS, Landing, Written, now
+from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, now
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
 
 _BUSY_SECONDS = 30.0
