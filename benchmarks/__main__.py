@@ -49,7 +49,16 @@ def pull() -> list[Row]:
         rows.append(_row("peak memory of the pull", first.peak, "MiB", 300, most=True))
         second = run([*MUXLY, "run", "bench.contacts", "--json"], **environ)
         assert json.loads(second.output)[0]["changed"] == 0
-        rows.append(_row("second pull, nothing changed, against the first", second.cpu / first.cpu, "times", 1, most=True, also=_shown(second, RECORDS)))
+        rows.append(
+            _row(
+                "second pull, nothing changed, against the first",
+                second.cpu / first.cpu,
+                "times",
+                1,
+                most=True,
+                also=_shown(second, RECORDS),
+            )
+        )
     with api(LARGE) as url, tempfile.TemporaryDirectory() as folder:
         large = run([*MUXLY, "run", "bench.contacts", "--json"], **projects.contacts(Path(folder), url))
         rows.append(_row(f"peak memory at {LARGE:,} records", large.peak, "MiB", 300, most=True, also=_shown(large, LARGE)))
@@ -106,8 +115,12 @@ def rules() -> list[Row]:
     from muxly_dagster.routing import Router, Rule
 
     count = 100_000
-    rows = pa.table({"amount": pa.array(range(count)), "stage": ["closedwon" if n % 3 else "open" for n in range(count)], "city": ["Berlin"] * count})
-    router = Router([Rule(f"amount > {n * 9000} and stage = 'closedwon' and city like 'B%{n}'", (f"d{n}",)) for n in range(10)], match="all")
+    rows = pa.table(
+        {"amount": pa.array(range(count)), "stage": ["closedwon" if n % 3 else "open" for n in range(count)], "city": ["Berlin"] * count}
+    )
+    router = Router(
+        [Rule(f"amount > {n * 9000} and stage = 'closedwon' and city like 'B%{n}'", (f"d{n}",)) for n in range(10)], match="all"
+    )
     router.route(rows.slice(0, 100), "d0")
     started = time.process_time()
     for at in range(0, count, 50_000):

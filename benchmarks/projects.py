@@ -49,7 +49,8 @@ def many(folder: Path, count: int) -> dict[str, str]:
     project = {
         "sources": {f"s{n}": {"connector": "./bench.yaml", "pulls": pulls} for n in range(10)},
         "routes": {
-            f"r{n}": {"from": f"s{n % 10}.p{n // 10}", "rules": [{"when": f"score > {n} and city = 'Berlin'", "to": "files"}]} for n in range(count)
+            f"r{n}": {"from": f"s{n % 10}.p{n // 10}", "rules": [{"when": f"score > {n} and city = 'Berlin'", "to": "files"}]}
+            for n in range(count)
         },
         "destinations": {"files": {"type": "file", "path": str(folder / "out")}},
     }

@@ -7,8 +7,10 @@ GET /offset?offset=N&limit=M    offset paging: {"results": [...], "total": COUNT
 
 import argparse
 import asyncio
+import json
 import re
 import sys
+from collections.abc import Sequence
 
 _WORDS = ["Ada", "Grace", "Linus", "Barbara", "Edsger", "Donald", "Margaret", "Alan", "Katherine", "Dennis", "Radia"]
 _QUERY = re.compile(rb"GET /(contacts|offset)\?(\S*) HTTP")
@@ -16,19 +18,28 @@ _QUERY = re.compile(rb"GET /(contacts|offset)\?(\S*) HTTP")
 
 def tail(number: int) -> bytes:
     """A record behind its id; 997 different ones, taken in turn."""
-    first, last = _WORDS[number % 11], _WORDS[number % 7]
-    properties = (
-        f'"email":"{first.lower()}.{last.lower()}{number}@example{number % 97}.com","firstname":"{first}","lastname":"{last}son",'
-        f'"phone":"+49 30 {number * 7919 % 10**8:08d}","company":"Company {number * 31 % 499} GmbH","jobtitle":"Director of Operations {number % 23}",'
-        f'"lifecyclestage":"{["lead", "customer", "opportunity"][number % 3]}","hs_lead_status":"OPEN","city":"Berlin","country":"Germany",'
-        f'"website":"https://www.example{number % 97}.com/about/team","annualrevenue":"{number * 13 % 10**6}","numemployees":"{number % 500}",'
-        f'"createdate":"2025-03-{number % 28 + 1:02d}T12:00:00.000Z","lastmodifieddate":"2026-01-{number % 28 + 1:02d}T12:00:00.000Z",'
-        f'"industry":"COMPUTER_SOFTWARE","notes":"Met at the fair, wants a call back in spring {number % 50}; prefers e-mail to phone calls."'
-    )
-    return (
-        f'","properties":{{{properties}}},"createdAt":"2025-03-{number % 28 + 1:02d}T12:00:00.000Z",'
-        f'"updatedAt":"2026-01-{number % 28 + 1:02d}T12:00:00.000Z","archived":false}}'
-    ).encode()
+    first, last, day = _WORDS[number % 11], _WORDS[number % 7], number % 28 + 1
+    properties = {
+        "email": f"{first.lower()}.{last.lower()}{number}@example{number % 97}.com",
+        "firstname": first,
+        "lastname": f"{last}son",
+        "phone": f"+49 30 {number * 7919 % 10**8:08d}",
+        "company": f"Company {number * 31 % 499} GmbH",
+        "jobtitle": f"Director of Operations {number % 23}",
+        "lifecyclestage": ["lead", "customer", "opportunity"][number % 3],
+        "hs_lead_status": "OPEN",
+        "city": "Berlin",
+        "country": "Germany",
+        "website": f"https://www.example{number % 97}.com/about/team",
+        "annualrevenue": str(number * 13 % 10**6),
+        "numemployees": str(number % 500),
+        "createdate": f"2025-03-{day:02d}T12:00:00.000Z",
+        "lastmodifieddate": f"2026-01-{day:02d}T12:00:00.000Z",
+        "industry": "COMPUTER_SOFTWARE",
+        "notes": f"Met at the fair, wants a call back in spring {number % 50}; prefers e-mail to phone calls.",
+    }
+    rest = {"properties": properties, "createdAt": properties["createdate"], "updatedAt": properties["lastmodifieddate"], "archived": False}
+    return b'",' + json.dumps(rest, separators=(",", ":")).encode()[1:]
 
 
 class Server(asyncio.Protocol):
@@ -36,7 +47,7 @@ class Server(asyncio.Protocol):
 
     count = 0
     delay = 0.0
-    tails: list[bytes] = []
+    tails: Sequence[bytes] = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport

@@ -29,6 +29,7 @@ from muxly_dagster.project.references import (
     shared_names,
 )
 from muxly_dagster.project.selection import Names, Selection
+from muxly_dagster.resource import in_project
 from muxly_dagster.routing import Router, Rule
 from muxly_dagster.transform import Step
 
@@ -180,7 +181,7 @@ def _in_order(problems: Iterable[Problem]) -> list[Problem]:
 
 def _build(project: Project, path: _Path, model: type[_Model], values: Mapping[str, Any], problems: list[Problem]) -> _Model | None:
     try:
-        return model(**values)
+        return model(**in_project(model, values, project.folder))
     except ValidationError as error:
         problems += project.problems_at(path, error, model)
     except ConfigurationError as error:

@@ -102,7 +102,14 @@ class _Run:
         if held is not None and after < held <= self._table.head:
             changes = self._table.changes(after, held)
             routed = self._routed(changes)
-            self._settle(after, held, len(changes), Receipt(len(routed), detail={"recovered": "confirmed before a crash, counted after it"}), routed, 0.0)
+            self._settle(
+                after,
+                held,
+                len(changes),
+                Receipt(len(routed), detail={"recovered": "confirmed before a crash, counted after it"}),
+                routed,
+                0.0,
+            )
             after = held
         return after
 

@@ -45,7 +45,8 @@ def preview_targets(lake: Lake, state: State, targets: list[Target], limit: int)
             "op": record["op"],
             "key": record["key"],
             "to": [name for name in decisions.destinations_of(at) if name in names],
-            "because": [describe(index, decisions.rules[index]) for index in decisions.rules_of(at)] or ["otherwise" if decisions.otherwise else "no rule matches"],
+            "because": [describe(index, decisions.rules[index]) for index in decisions.rules_of(at)]
+            or ["otherwise" if decisions.otherwise else "no rule matches"],
             "data": record["data"],
         }
         for at, record in enumerate(shown)

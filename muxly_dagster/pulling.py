@@ -18,7 +18,16 @@ from muxly_dagster.state import DeadLetter, State
 _QUARANTINED_TEXT = 64 << 10
 
 
-def pull(lake: Lake, state: State, pull: Pull, *, run_id: str, progress: Progress | None = None, from_start: bool = False, flush_rows: int = 50_000) -> Outcome:
+def pull(
+    lake: Lake,
+    state: State,
+    pull: Pull,
+    *,
+    run_id: str,
+    progress: Progress | None = None,
+    from_start: bool = False,
+    flush_rows: int = 50_000,
+) -> Outcome:
     """Read a stream's news into its lake table. `from_start` forgets the cursor and reads everything again.
 
     A checkpoint is made on the way whenever `flush_rows` changes are waiting (or 32 MiB).

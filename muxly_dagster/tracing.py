@@ -25,7 +25,8 @@ def trace(lake: Lake, state: State, assembly: Assembly, text: str) -> list[dict[
     connector_id = assembly.pulls[table.name].connector.id if table.name in assembly.pulls else "transform"
     shown = records.to_records(rows, connector_id=connector_id, table=table.name, table_id=table.table_id)
     return [
-        {"record": record, "targets": [_at(state, target, rows.slice(at, 1), record) for target in targets]} for at, record in enumerate(shown)
+        {"record": record, "targets": [_at(state, target, rows.slice(at, 1), record) for target in targets]}
+        for at, record in enumerate(shown)
     ]
 
 
@@ -72,6 +73,8 @@ def _at(state: State, target: Target, row: pa.Table, record: dict[str, Any]) -> 
             for index, (rule, answer) in enumerate(zip(decisions.rules, decisions.answers_of(0), strict=True))
         ],
         "otherwise": list(decisions.otherwise) if not decided else [],
-        "receipt": {"id": covering[0].id, "at": covering[0].at, "run": covering[0].run_id, "detail": covering[0].detail} if covering else None,
+        "receipt": {"id": covering[0].id, "at": covering[0].at, "run": covering[0].run_id, "detail": covering[0].detail}
+        if covering
+        else None,
         "dead_letter": {"id": letters[0].id, "reason": letters[0].reason, "status": letters[0].status} if letters else None,
     }

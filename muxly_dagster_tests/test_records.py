@@ -51,7 +51,18 @@ def test_any_arrow_type_becomes_a_lake_type() -> None:
 
 
 _types = st.sampled_from(
-    [pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string(), pa.binary(), pa.date32(), records.TIMESTAMP, pa.decimal128(10, 2), pa.decimal128(38, 0)]
+    [
+        pa.null(),
+        pa.bool_(),
+        pa.int64(),
+        pa.float64(),
+        pa.string(),
+        pa.binary(),
+        pa.date32(),
+        records.TIMESTAMP,
+        pa.decimal128(10, 2),
+        pa.decimal128(38, 0),
+    ]
 )
 
 
@@ -80,7 +91,10 @@ def test_a_column_of_nulls_at_the_end_changes_no_hash(rows: list[tuple[str, int]
 
 def test_hashes_stay_what_they_are_from_release_to_release() -> None:
     table = pa.table({"id": ["1", "2"], "n": pa.array([1, None]), "x": [0.5, 2.0], "ok": [True, False], "none": pa.array([None, ""])})
-    assert [f"{value & 0xFFFFFFFFFFFFFFFF:016x}" for value in records.content_hashes(table).tolist()] == ["3b8e88975579c980", "d196e9ef4115eacf"]
+    assert [f"{value & 0xFFFFFFFFFFFFFFFF:016x}" for value in records.content_hashes(table).tolist()] == [
+        "3b8e88975579c980",
+        "d196e9ef4115eacf",
+    ]
 
 
 def test_keys_of_several_columns_are_json_lists() -> None:
@@ -92,7 +106,12 @@ def test_keys_of_several_columns_are_json_lists() -> None:
 def test_the_json_record_form(tmp_path: object) -> None:
     lake = Lake(f"{tmp_path}/lake")
     schema = pa.schema(
-        [("id", pa.int64()), ("amount", pa.decimal128(20, 2)), pa.field("tags", pa.string(), metadata=records.JSON_FIELD), ("raw", pa.binary())]
+        [
+            ("id", pa.int64()),
+            ("amount", pa.decimal128(20, 2)),
+            pa.field("tags", pa.string(), metadata=records.JSON_FIELD),
+            ("raw", pa.binary()),
+        ]
     )
     with lake.writer("crm.deals", key=("id",), run_id="run-1") as writer:
         writer.add(pa.table([[2**60 + 1], [decimal.Decimal("10.10")], ['{"a":[1]}'], [b"\x00\xff"]], schema=schema), {"sampled": True})

@@ -23,7 +23,9 @@ def main(base_url: str, folder: str) -> None:
             ],
         }
     )
-    pipeline = dlt.pipeline("bench", destination=dlt.destinations.filesystem(f"file://{folder}/out"), dataset_name="bench", pipelines_dir=f"{folder}/state")
+    pipeline = dlt.pipeline(
+        "bench", destination=dlt.destinations.filesystem(f"file://{folder}/out"), dataset_name="bench", pipelines_dir=f"{folder}/state"
+    )
     pipeline.run(source, loader_file_format="parquet")
     print(pipeline.last_trace.last_normalize_info.row_counts["contacts"])
 

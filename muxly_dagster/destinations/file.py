@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal
+from typing import Annotated, BinaryIO, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ from pydantic import Field
 from muxly_dagster import records
 from muxly_dagster.destination import Delivery, Destination, Receipt
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
-from muxly_dagster.resource import CheckResult
+from muxly_dagster.resource import CheckResult, InProject
 
 _CHUNK_ROWS = 5_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,7 +32,7 @@ class File(Destination):
     type: ClassVar[str] = "file"
     title: ClassVar[str] = "Files"
 
-    path: str = Field(min_length=1, description="The folder; created if missing. Each table gets a folder of its own in it.")
+    path: Annotated[str, InProject()] = Field(min_length=1, description="The folder; created if missing. Each table gets a folder of its own in it.")
     format: Literal["json", "ndjson", "csv", "parquet"] = Field("ndjson", description="How records are written.")
     records: Literal["record", "data"] = Field(
         "record",

@@ -71,11 +71,13 @@ class Lake:
             log = f"_muxly_log_{name.replace('.', '__')}"
             connection.register(log, table.dataset())
             if not table.schema.names:
-                raise MuxlyError(f"{name} has had no record yet, so its columns are not known", do=f"run `muxly run {name}` when there are some")
+                raise MuxlyError(
+                    f"{name} has had no record yet, so its columns are not known", do=f"run `muxly run {name}` when there are some"
+                )
             columns = ", ".join(_column(field) for field in table.schema)
             connection.execute(
                 f'create or replace view {target} as select {columns} from "{log}" where _muxly_seq in ('
-                f'select max(_muxly_seq) from "{log}" group by _muxly_key having arg_max(_muxly_op, _muxly_seq) <> \'delete\')'
+                f"select max(_muxly_seq) from \"{log}\" group by _muxly_key having arg_max(_muxly_op, _muxly_seq) <> 'delete')"
             )
 
     def names(self) -> list[str]:

@@ -67,7 +67,9 @@ class Writer:
     Rows that cannot be stored are kept aside with the reason until `take_rejected`; finishing with some left is an error.
     """
 
-    def __init__(self, lake: "Lake", name: str, *, key: tuple[str, ...], run_id: str, contract: Contract, appends: bool, flush_rows: int) -> None:
+    def __init__(
+        self, lake: "Lake", name: str, *, key: tuple[str, ...], run_id: str, contract: Contract, appends: bool, flush_rows: int
+    ) -> None:
         self.name, self.key, self.appends = name, key, appends
         self._rejected: list[tuple[pa.Table, str]] = []
         self.written = Written()
@@ -187,8 +189,9 @@ class Writer:
         """Commit what is left. `whole` says that everything there is was added: what was not is deleted."""
         if self._rejected:
             rows, reason = self._rejected[0]
+            shown = records.to_json(rows.slice(0, 1).to_pylist()[0]).decode()[:500]
             raise MuxlyError(
-                f"{self.name} cannot store a record: {reason}; the record is {records.to_json(rows.slice(0, 1).to_pylist()[0]).decode()[:500]}",
+                f"{self.name} cannot store a record: {reason}; the record is {shown}",
                 do="give every record a key",
             )
         if whole and not self.appends and self._table is not None:
@@ -230,7 +233,9 @@ class Writer:
             texts.append(f"{value & 0xFFFFFFFFFFFFFFFF:016x}#{self._copies[value]}")
         return pa.chunked_array([pa.array(texts, pa.string())])
 
-    def _append(self, op: records.Op, keys: pa.ChunkedArray, hashes: npt.NDArray[np.int64], rows: pa.Table, metadata: dict[str, Any] | None) -> None:
+    def _append(
+        self, op: records.Op, keys: pa.ChunkedArray, hashes: npt.NDArray[np.int64], rows: pa.Table, metadata: dict[str, Any] | None
+    ) -> None:
         count = len(rows)
         start = self._head + self._pending_rows + 1
         envelope = [
@@ -372,5 +377,3 @@ def _cannot_store(name: str, path: str, error: Exception) -> MuxlyError:
         where=path,
         do="free some space or check the folder's permissions, then run it again; nothing was lost",
     )
-
-

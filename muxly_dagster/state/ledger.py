@@ -116,7 +116,9 @@ class Ledger:
             if offset is not None:
                 connection.execute(sa.insert(table).values(target=target, table_id=offset.table_id, seq=offset.seq, moved_at=_now()))
 
-    def receipts(self, target: str | None = None, *, table_id: str | None = None, seq: int | None = None, limit: int = 100) -> list[StoredReceipt]:
+    def receipts(
+        self, target: str | None = None, *, table_id: str | None = None, seq: int | None = None, limit: int = 100
+    ) -> list[StoredReceipt]:
         """Receipts, newest first: of one target, or those that cover one change."""
         table = tables.receipts
         query = sa.select(table).order_by(table.c.at.desc()).limit(limit)
@@ -138,7 +140,9 @@ class Ledger:
             row = connection.execute(sa.select(*columns).where(table.c.target == target)).mappings().one()
         return {name: int(value) for name, value in row.items()}
 
-    def dead_letters(self, name: str | None = None, *, status: Status | None = "open", record_id: str | None = None, limit: int = 1000) -> list[DeadLetter]:
+    def dead_letters(
+        self, name: str | None = None, *, status: Status | None = "open", record_id: str | None = None, limit: int = 1000
+    ) -> list[DeadLetter]:
         """Dead letters, newest first. `name` is a pull or target, or the source or route it belongs to."""
         table = tables.dead_letters
         query = sa.select(table).order_by(table.c.at.desc(), table.c.id).limit(limit)

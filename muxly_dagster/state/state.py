@@ -66,13 +66,13 @@ class State:
                 connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
 
 
-
-
 def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
-        raise ConfigurationError("MUXLY_DATABASE_URL is not a database URL", do="write it like postgresql://user:password@host/database") from None
+        raise ConfigurationError(
+            "MUXLY_DATABASE_URL is not a database URL", do="write it like postgresql://user:password@host/database"
+        ) from None
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,8 @@ def _migrate(engine: sa.Engine) -> None:
                 return
             if version is not None and version > HEAD:
                 raise MuxlyError(
-                    f"the state database was written by a newer Muxly (migration {version}, this one knows {HEAD})", do="upgrade muxly-dagster"
+                    f"the state database was written by a newer Muxly (migration {version}, this one knows {HEAD})",
+                    do="upgrade muxly-dagster",
                 )
     from alembic import command  # slow to import, and seldom needed
     from alembic.config import Config
@@ -136,4 +137,6 @@ def _unreachable(engine: sa.Engine, error: sa.exc.OperationalError) -> MuxlyErro
     shown, text = engine.url.render_as_string(hide_password=True), str(error.orig)
     if "authentication failed" in text or "role" in text:
         return SignInError("the state database refuses the user name or password", where=shown, do="correct MUXLY_DATABASE_URL")
-    return RetryLater(f"the state database cannot be opened: {text.strip().splitlines()[0]}", where=shown, do="check MUXLY_DATABASE_URL and that it is up")
+    return RetryLater(
+        f"the state database cannot be opened: {text.strip().splitlines()[0]}", where=shown, do="check MUXLY_DATABASE_URL and that it is up"
+    )

@@ -21,7 +21,9 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"))
 
 
-def write(lake: Lake, *batches: pa.Table, key: tuple[str, ...] = ("id",), contract: Contract = "evolve", whole: bool = True, appends: bool = False) -> Written:
+def write(
+    lake: Lake, *batches: pa.Table, key: tuple[str, ...] = ("id",), contract: Contract = "evolve", whole: bool = True, appends: bool = False
+) -> Written:
     with lake.writer("crm.things", key=key, run_id="run", contract=contract, appends=appends) as writer:
         for batch in batches:
             writer.add(batch)
@@ -91,7 +93,9 @@ def test_null_and_empty_text_are_told_apart(lake: Lake) -> None:
         ([1, 2], pa.array([decimal.Decimal(10) ** 30, 2], pa.decimal128(38, 0)), pa.decimal128(38, 0), [decimal.Decimal(10) ** 30, 2]),
     ],
 )
-def test_a_type_that_changes_widens_the_column_and_keeps_the_log(lake: Lake, before: Any, after: Any, type_: pa.DataType, values: Any) -> None:
+def test_a_type_that_changes_widens_the_column_and_keeps_the_log(
+    lake: Lake, before: Any, after: Any, type_: pa.DataType, values: Any
+) -> None:
     write(lake, pa.table({"id": ["1", "2"], "v": before}))
     written = write(lake, pa.table({"id": ["1", "2"], "v": after}))
     table = lake.existing("crm.things")
@@ -108,7 +112,9 @@ def test_a_type_that_changes_in_mid_pull_widens_what_is_pending(lake: Lake) -> N
 
 def test_text_becomes_json_text_once_a_value_is_nested(lake: Lake) -> None:
     write(lake, pa.table({"id": ["1"], "v": ["plain"]}))
-    nested = pa.table({"id": ["2"], "v": ['{"a":1}']}, schema=pa.schema([("id", pa.string()), pa.field("v", pa.string(), metadata=records.JSON_FIELD)]))
+    nested = pa.table(
+        {"id": ["2"], "v": ['{"a":1}']}, schema=pa.schema([("id", pa.string()), pa.field("v", pa.string(), metadata=records.JSON_FIELD)])
+    )
     write(lake, nested, whole=False)
     assert current(lake) == [{"id": "1", "v": '"plain"'}, {"id": "2", "v": '{"a":1}'}]
     assert records.is_json(lake.existing("crm.things").schema.field("v"))
@@ -204,7 +210,13 @@ def test_a_broken_table_says_what_to_do(lake: Lake) -> None:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pulls=st.lists(st.dictionaries(st.sampled_from("abcdef"), st.one_of(st.integers(0, 3), st.sampled_from(["x", "y"]), st.none())), min_size=1, max_size=6))
+@given(
+    pulls=st.lists(
+        st.dictionaries(st.sampled_from("abcdef"), st.one_of(st.integers(0, 3), st.sampled_from(["x", "y"]), st.none())),
+        min_size=1,
+        max_size=6,
+    )
+)
 def test_any_series_of_whole_pulls_leaves_exactly_the_last_one_current(tmp_path: Path, pulls: list[dict[str, Any]]) -> None:
     shutil.rmtree(tmp_path / "lake", ignore_errors=True)
     lake = Lake(str(tmp_path / "lake"))

@@ -153,7 +153,12 @@ def test_read_is_accepted_plus_refused_plus_unrouted(tmp_path: Path, poison: set
     road.memory.refuse(lambda record: "no" if int(record["key"]) in poison else None, whole=whole)
     outcome = road.deliver(road.target(BIG))
     assert counts(outcome) == (40, 40 - len(poison | small), len(poison - small), len(small))
-    assert road.state.ledger.totals("out.memory") == {"read": 40, "accepted": outcome.accepted, "refused": outcome.refused, "unrouted": outcome.unrouted}
+    assert road.state.ledger.totals("out.memory") == {
+        "read": 40,
+        "accepted": outcome.accepted,
+        "refused": outcome.refused,
+        "unrouted": outcome.unrouted,
+    }
     assert len(road.state.ledger.dead_letters()) == outcome.refused
     assert sorted(int(data["id"]) for data in road.memory.data) == sorted(set(range(40)) - poison - small)
     road.state.close()

@@ -17,7 +17,9 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def receipt(after: int, upto: int, table_id: str = "t1", refused: int = 0) -> StoredReceipt:
-    return StoredReceipt("big.warehouse", table_id, after, upto, upto - after, upto - after - refused, refused, 0, 0.1, {"status": 200}, "run")
+    return StoredReceipt(
+        "big.warehouse", table_id, after, upto, upto - after, upto - after - refused, refused, 0, 0.1, {"status": 200}, "run"
+    )
 
 
 def letter(seq: int, name: str = "big.warehouse") -> DeadLetter:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
@@ -11,7 +11,7 @@ from muxly_dagster.connector import Batch, Connector, Cursor, PullSettings, Stre
 from muxly_dagster.connectors.files.formats import FORMATS, CsvOptions, Format, Read, Reading
 from muxly_dagster.decoding import declared_field
 from muxly_dagster.errors import ConfigurationError, SourceError
-from muxly_dagster.resource import CheckResult
+from muxly_dagster.resource import CheckResult, InProject
 
 
 class FilesPull(PullSettings):
@@ -47,7 +47,7 @@ class Files(Connector):
     title: ClassVar[str] = "Files (JSON, NDJSON, CSV, Parquet)"
     Pull: ClassVar[type[PullSettings]] = FilesPull
 
-    path: str = Field(description="The folder, or a single file.")
+    path: Annotated[str, InProject()] = Field(description="The folder, or a single file.")
 
     def stream(self, pull: PullSettings) -> Stream:
         """The stream as declared."""

@@ -9,7 +9,7 @@ import datetime as dt
 import decimal
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from muxly_dagster.connectors.sql.dialect import Chunk, Column, Database, Select
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.project.duration import parse_duration
-from muxly_dagster.resource import CheckResult
+from muxly_dagster.resource import CheckResult, InProject
 
 _SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql", "sqlite": "sqlite"}
 _CURSOR_PARAMETER = re.compile(r"(?<![:\w]):cursor\b")
@@ -64,7 +64,9 @@ class Sql(Connector):
     title: ClassVar[str] = "SQL database (PostgreSQL, MySQL, MariaDB, SQLite)"
     Pull: ClassVar[type[PullSettings]] = SqlPull
 
-    url: SecretStr = Field(description="postgresql://user:password@host/database, mysql://..., mariadb://... or sqlite:///file.db.")
+    url: Annotated[SecretStr, InProject()] = Field(
+        description="postgresql://user:password@host/database, mysql://..., mariadb://... or sqlite:///file.db."
+    )
     schema_: str = Field("", alias="schema", description="Where tables are looked for; the database's own choice unless told otherwise.")
 
     @field_validator("url")

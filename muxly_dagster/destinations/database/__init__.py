@@ -5,14 +5,14 @@ that is repeated after a crash finds that it has already happened.
 """
 
 from types import ModuleType
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from muxly_dagster.destination import Delivery, Destination, Receipt
 from muxly_dagster.destinations.database.landing import Landing, Mode, RecordColumn, plan
 from muxly_dagster.errors import MuxlyError
-from muxly_dagster.resource import CheckResult
+from muxly_dagster.resource import CheckResult, InProject
 
 _POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://", "postgresql+psycopg2://")
 _SQLITE = "sqlite:///"
@@ -28,7 +28,7 @@ class Database(Destination):
     # An address that is refused may hold a password: pydantic must not quote it.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: SecretStr = Field(description="`postgresql://user:password@host/database`, or `sqlite:///path/to/file.db`.")
+    url: Annotated[SecretStr, InProject()] = Field(description="`postgresql://user:password@host/database`, or `sqlite:///path/to/file.db`.")
     table: str = Field(
         "", description="The table's name; what it comes from, with dots as underscores (`crm_deals`), unless told otherwise."
     )
