@@ -36,7 +36,7 @@ def tail(number: int) -> bytes:
         "createdate": f"2025-03-{day:02d}T12:00:00.000Z",
         "lastmodifieddate": f"2026-01-{day:02d}T12:00:00.000Z",
         "industry": "COMPUTER_SOFTWARE",
-        "notes": f"Met at the fair, wants a call back in spring {number % 50}; prefers e-mail to phone calls.",
+        "notes": f"Met at the fair, wants a call back in spring {number % 50}; prefers e-mail to phone calls and decides together with the board.",
     }
     rest = {"properties": properties, "createdAt": properties["createdate"], "updatedAt": properties["lastmodifieddate"], "archived": False}
     return b'",' + json.dumps(rest, separators=(",", ":")).encode()[1:]

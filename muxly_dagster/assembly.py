@@ -142,6 +142,15 @@ def upstream(assembly: Assembly, name: str) -> list[str]:
     return [asset for asset in _selection(assembly).select([f"+{name}"]) if asset != name]
 
 
+def table_named(assembly: Assembly, said: str) -> str:
+    """The pull or transform whose table is meant; letter case does not count in SQL. Raises ConfigurationError when there is none."""
+    name = said.lower().replace("/", ".")
+    if name not in assembly.pulls and name not in assembly.transforms:
+        nearest = did_you_mean(said, [*assembly.pulls, *assembly.transforms])
+        raise ConfigurationError(f"there is no table {said}", do=nearest or "declare a source with a pull first")
+    return name
+
+
 def _selection(assembly: Assembly) -> Selection:
     names = [*assembly.pulls, *assembly.transforms, *assembly.targets]
     groups: Names = {source: [] for source in assembly.sources}

@@ -1,6 +1,7 @@
 """An open project: the assembly, the lake and the state together, ready to run any asset by its name."""
 
 import datetime as dt
+import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from muxly_dagster import delivery, previewing, pulling, sandbox, tracing, transforming
-from muxly_dagster.assembly import Assembly, load_assembly
+from muxly_dagster.assembly import Assembly, load_assembly, table_named
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake
 from muxly_dagster.outcome import Outcome, Progress
+from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.settings import Settings
 from muxly_dagster.state import DeadLetter, State
 
@@ -75,10 +77,14 @@ class Runtime:
         return success[1] if success else None
 
     def query(self, sql: str) -> "pa.Table":
-        """Run one SELECT over the current rows of the lake's tables."""
-        connection = sandbox.connect()
-        self.lake.attach(connection, [name for name in self.tables() if name.rpartition(".")[2] in sql])
-        return sandbox.select(connection, sql)
+        """Run one SELECT over the current rows of the tables it names.
+
+        Raises ConfigurationError for SQL that can never run and for tables that are not declared, MuxlyError for those without data yet.
+        """
+        names = dict.fromkeys(table_named(self.assembly, said) for said in sandbox.read_query(sql).tables)
+        with tempfile.TemporaryDirectory(prefix="muxly-") as spill, sandbox.connect(spill=Path(spill)) as connection:
+            self.lake.attach(connection, names)
+            return sandbox.select(connection, sql)
 
     def tables(self) -> list[str]:
         """Tables that pulls and transforms have stored so far."""
@@ -92,7 +98,9 @@ class Runtime:
             return transforming.preview(self.lake, self.assembly.transforms[name], limit, project_folder=self.folder)
         targets = [target for target in self.assembly.targets.values() if name in (target.name, target.route)]
         if not targets:
-            raise ConfigurationError(f"there is no pull, transform or route named {name}", do="list them with `muxly check`")
+            known = [*self.assembly.pulls, *self.assembly.transforms, *self.assembly.targets]
+            known += [target.route for target in self.assembly.targets.values()]
+            raise ConfigurationError(f"there is no pull, transform or route named {name}", do=did_you_mean(name, known))
         return previewing.preview_targets(self.lake, self.state, targets, limit)
 
     def replay(self, letters: list[DeadLetter]) -> dict[str, int]:

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from muxly_dagster import records
-from muxly_dagster.assembly import Assembly, Target
+from muxly_dagster.assembly import Assembly, Target, table_named
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake, LakeTable
 from muxly_dagster.routing import describe
@@ -15,12 +15,12 @@ from muxly_dagster.state import State
 def trace(lake: Lake, state: State, assembly: Assembly, text: str) -> list[dict[str, Any]]:
     """The story of a change, or of every change of a record.
 
-    `text` is a record id (`crm.contacts:8f3a2c11:42`) or a table and a key (`crm.contacts 1001`, `crm.contacts/1001`). Each
+    `text` is a record id (`crm.contacts:8f3a2c11:42`) or a table and a key (`crm.contacts 1001` or `crm.contacts/1001`). Each
     answer has `record` (the unified form) and `targets`: one entry per target of every route that reads the table, with the
     rules that matched and why, the receipt that covers it (None: not delivered yet) and its dead letter if it was refused.
     Raises ConfigurationError when nothing of that name is found.
     """
-    table, rows = _find(lake, text)
+    table, rows = _find(lake, assembly, text)
     targets = [t for t in assembly.targets.values() if t.table == table.name]
     connector_id = assembly.pulls[table.name].connector.id if table.name in assembly.pulls else "transform"
     shown = records.to_records(rows, connector_id=connector_id, table=table.name, table_id=table.table_id)
@@ -30,23 +30,26 @@ def trace(lake: Lake, state: State, assembly: Assembly, text: str) -> list[dict[
     ]
 
 
-def _find(lake: Lake, text: str) -> tuple[LakeTable, pa.Table]:
-    parsed = records.parse_record_id(text)
-    if parsed:
-        name, table_id, seq = parsed
-        table = lake.existing(name)
-        rows = table.changes(seq - 1, seq)
-        if table.table_id != table_id:
-            raise ConfigurationError(
-                f"{text} is from an earlier life of the table {name}, which has been pulled anew since",
-                do=f"look the record up by its key: `muxly trace {name}/KEY`",
-            )
-    else:
-        name, _, key = text.replace(" ", "/", 1).partition("/")
-        table = lake.existing(name)
-        rows = table.history_of(key)
+def _find(lake: Lake, assembly: Assembly, text: str) -> tuple[LakeTable, pa.Table]:
+    said, _, key = text.partition(" ") if " " in text else text.partition("/")
+    parsed = None if key else records.parse_record_id(text)
+    if not key and parsed is None:
+        what = "names a table, but no record of it" if said in (*assembly.pulls, *assembly.transforms) else "is no record"
+        raise ConfigurationError(f"{text} {what}", do="give a record id, or a table and a key: `muxly trace crm.deals 1001`")
+    name = table_named(assembly, parsed[0] if parsed else said)
+    table = lake.existing(name)
+    if parsed and parsed[1] != table.table_id:
+        raise ConfigurationError(
+            f"{text} is from an earlier life of the table {name}, which has been pulled anew since",
+            do=f"look the record up by its key: `muxly trace {name} KEY`",
+        )
+    rows = table.changes(parsed[2] - 1, parsed[2]) if parsed else table.history_of(key)
     if not len(rows):
-        raise ConfigurationError(f"no record {text} was ever stored", do=f'list keys with `muxly query "select * from {name} limit 10"`')
+        columns = ", ".join(table.key) or "*"
+        wanted = text if parsed else f"with the key {key}"
+        raise ConfigurationError(
+            f"{name} never held a record {wanted}", do=f'list its keys with `muxly query "select {columns} from {name} limit 10"`'
+        )
     return table, rows
 
 

@@ -157,7 +157,7 @@ class Writer:
         """
         if not self._pending:
             return
-        self._store(pa.concat_tables([self._conform_log(rows, self._schema) for rows in self._pending]).combine_chunks(), version)
+        self._store(pa.concat_tables([self._conform_log(rows, self._schema) for rows in self._pending]), version)
         self._pending.clear()
         self._pending_rows = self._pending_bytes = 0
 
