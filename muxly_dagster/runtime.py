@@ -127,4 +127,4 @@ class Runtime:
 
     def maintain(self) -> dict[str, Any]:
         """Compact the lake and remove files no reader needs any more."""
-        return self.lake.maintain(self.tables())
+        return self.lake.maintain(dict.fromkeys([*self.tables(), *self.lake.names()]))

@@ -139,9 +139,12 @@ def _by_number(
     total = _total(paging, page)
     _must_have_size(page, size, total, response)
     yield page
-    if page.records == 0 or (total is None and page.records < size):
+    if page.records == 0 or (total is not None and page.records >= total):
         return
     before = response.content
+    if total is None and page.records < size:
+        _must_be_all(http, put(request, paging.into, first + (1 if step == 1 else page.records)), take, page, size)
+        return
 
     def requests() -> Iterator[Request]:
         for number in itertools.count(1):
@@ -179,6 +182,16 @@ def _must_have_size(page: Page, size: int, total: int | None, response: Response
             do="correct the stream's `paging.size`: the API may allow fewer, or read the size elsewhere",
             where=response.where,
         )
+
+
+def _must_be_all(http: Http, after: Request, take: Take, page: Page, size: int) -> None:
+    """A first page that is short may be all there is, or the API's own cap: only what lies behind it tells the two apart."""
+    try:
+        response = http.request(after)
+    except SourceError:
+        return  # some APIs know no page behind the last one
+    if take(response).records:
+        _must_have_size(page, size, page.records + 1, response)
 
 
 def _must_differ(response: Response, before: bytes) -> bytes:

@@ -77,10 +77,19 @@ def test_a_known_total_is_asked_for_and_nothing_beyond(serve: Serve, make: Make)
     assert sorted(int(dict(a.query)["offset"]) for a in server.asked) == [0, 5, 10, 15, 20]
 
 
-def test_a_short_first_page_ends_numbered_paging_with_one_request(serve: Serve, make: Make) -> None:
+def test_a_short_first_page_ends_numbered_paging_once_nothing_lies_behind_it(serve: Serve, make: Make) -> None:
     server = serve(by_page)
-    pull(make(server.url, {"paging": {**PAGE, "size": ["query.per_page", 100]}}))
-    assert len(server.asked) == 1
+    assert len(ids(pull(make(server.url, {"paging": {**PAGE, "size": ["query.per_page", 100]}})))) == len(RECORDS)
+    assert len(server.asked) == 2
+
+
+def test_an_api_that_caps_its_pages_in_silence_is_found_out(serve: Serve, make: Make) -> None:
+    def capped(asked: Asked) -> bytes:
+        start = int(dict(asked.query).get("offset", 0))
+        return json_answer({"results": RECORDS[start : start + 5]})
+
+    with pytest.raises(SourceError, match="100 records a page were asked for, 5 came"):
+        pull(make(serve(capped).url, {"paging": {**OFFSET, "size": ["query.limit", 100]}}))
 
 
 def test_offset_pages_are_asked_for_side_by_side_within_the_limits(serve: Serve, make: Make) -> None:
