@@ -64,6 +64,8 @@ def deliver(
         run = _Run(state, target, table, run_id, patience or Patience())
         after = run.start()
         rows_at_once = min(_FIRST_STRETCH, target.destination.batch_rows)
+        if after < table.head:
+            rows_at_once = max(1, min(rows_at_once, _STRETCH_BYTES // table.row_bytes(after + 1)))
         while after < table.head:
             upto = min(after + rows_at_once, table.head)
             rows = table.changes(after, upto)
@@ -99,7 +101,15 @@ class _Run:
         offset = self._state.ledger.offset(self._target.name)
         after = offset.seq if offset and offset.table_id == self._table.table_id else 0
         held = self._retrying(lambda: self._target.destination.position(self._target.name, self._table.table_id))
-        if held is not None and after < held <= self._table.head:
+        if max(after, held or 0) > self._table.head:
+            # Going on would pass over the changes that are numbered anew up to there.
+            raise MuxlyError(
+                f"{self._table.name} ends at change {self._table.head}, but {max(after, held or 0)} were delivered:"
+                " the lake holds an older copy of the table",
+                where=self._target.name,
+                do=f"put the newer copy back, or deliver everything again with `muxly run {self._target.name} --from-start`",
+            )
+        if held is not None and after < held:
             changes = self._table.changes(after, held)
             routed = self._routed(changes)
             self._settle(

@@ -77,14 +77,15 @@ class Runtime:
         return success[1] if success else None
 
     def query(self, sql: str) -> "pa.Table":
-        """Run one SELECT over the current rows of the tables it names.
+        """Run one SELECT over the current rows of the tables it names. Columns of one name are numbered (`id`, `id_2`).
 
         Raises ConfigurationError for SQL that can never run and for tables that are not declared, MuxlyError for those without data yet.
         """
         names = dict.fromkeys(table_named(self.assembly, said) for said in sandbox.read_query(sql).tables)
         with tempfile.TemporaryDirectory(prefix="muxly-") as spill, sandbox.connect(spill=Path(spill)) as connection:
             self.lake.attach(connection, names)
-            return sandbox.select(connection, sql)
+            rows = sandbox.select(connection, sql)
+        return rows.rename_columns(_told_apart(rows.column_names))
 
     def tables(self) -> list[str]:
         """Tables that pulls and transforms have stored so far."""
@@ -128,3 +129,14 @@ class Runtime:
     def maintain(self) -> dict[str, Any]:
         """Compact the lake and remove files no reader needs any more."""
         return self.lake.maintain(dict.fromkeys([*self.tables(), *self.lake.names()]))
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in found or (number > 1 and free in names):
+            number += 1
+            free = f"{name}_{number}"
+        found.append(free)
+    return found

@@ -37,6 +37,11 @@ def main() -> None:
         # Whoever read our output has seen enough (`muxly query ... | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if not error.filename:
+            raise
+        terminal.fail(MuxlyError(f"{error.filename}: {str(error.strerror).lower()}", do="check the folder's permissions and free space"))
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:
@@ -57,9 +62,9 @@ def _options(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Where the new project goes.")] = Path(),
-    template: Annotated[str, typer.Option("--template", "-t", help="files, sql or rest; the default runs as it stands.")] = "files",
+    template: Annotated[str, typer.Option("--template", "-t", help="files (runs as it stands), sql or rest.")] = "files",
 ) -> None:
-    """Begin a project: writes a muxly.yaml that runs as it stands."""
+    """Begin a project: writes a muxly.yaml, and what else the template brings."""
     from muxly_dagster.cli import project
 
     project.init(folder, template)
@@ -86,30 +91,38 @@ def schema() -> None:
 
 @app.command()
 def run(
-    select: Annotated[list[str], typer.Argument(help="Assets, sources, routes or jobs; +NAME with all before it, NAME+ with all behind it.")],
+    select: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Sources, pulls, transforms, routes, ROUTE.DESTINATION or jobs; '*' for everything. "
+            "+NAME adds all that it needs, NAME+ all that follows from it."
+        ),
+    ] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Forget cursors and offsets: read or deliver everything again.")] = False,
     json: Json = False,
 ) -> None:
     """Run pulls, transforms and deliveries now, in order; the run is kept in Dagster's history."""
     from muxly_dagster.cli import run as running
 
-    running.run(select, from_start=from_start, json=json)
+    running.run(select or [], from_start=from_start, json=json)
 
 
 @app.command()
 def preview(
-    name: Annotated[str, typer.Argument(help="A pull, a transform, or a delivery (ROUTE.DESTINATION).")],
+    name: Annotated[str, typer.Argument(help="A pull, a transform, a route, or ROUTE.DESTINATION.")],
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many records.")] = 10,
     json: Json = False,
 ) -> None:
-    """Show what a pull would read or a delivery would send; nothing is stored or sent."""
+    """Show what a pull would read, a transform give or a route send; nothing is stored or sent."""
     from muxly_dagster.cli import look
 
     look.preview(name, limit, json=json)
 
 
 @app.command()
-def query(sql: Annotated[str, typer.Argument(help='One SELECT, such as "select * from crm.contacts limit 5".')], json: Json = False) -> None:
+def query(
+    sql: Annotated[str, typer.Argument(help='One SELECT, such as "select * from crm.contacts limit 5".')], json: Json = False
+) -> None:
     """Ask the lake in SQL (DuckDB's), over the current rows of every table."""
     from muxly_dagster.cli import look
 
@@ -129,7 +142,7 @@ def trace(
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Check what a person would check by hand: versions, folders, database, lake, Dagster's home."""
+    """Check the installation: versions, project, folders, state database, lake, Dagster's home."""
     from muxly_dagster.cli import doctor as checks
 
     checks.doctor(json=json)
@@ -137,7 +150,7 @@ def doctor(json: Json = False) -> None:
 
 @app.command()
 def dev(
-    port: Annotated[int, typer.Option(help="The port of the Dagster UI.")] = 3000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the Dagster UI; 0 takes a free one.")] = 3000,
     host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
 ) -> None:
     """Start the Dagster UI and its daemon on this project; Ctrl-C stops both."""

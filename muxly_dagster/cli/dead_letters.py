@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from muxly_dagster.assembly import Assembly
 from muxly_dagster.cli import opening, terminal
 from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.state import DeadLetter
 
 app = typer.Typer(help="Records that could not be read or were refused: list, show, replay.", no_args_is_help=True)
@@ -19,11 +21,13 @@ def list_(name: Name = None, all_: Annotated[bool, typer.Option("--all", help="C
     """List dead letters, newest first."""
     with opening.runtime() as runtime:
         letters = runtime.state.ledger.dead_letters(name, status=None if all_ else "open")
+        if name and not letters:
+            _check_name(runtime.assembly, name)
     if json:
         terminal.print_json([_as_dict(letter) for letter in letters])
     elif letters:
-        rows = [[letter.id, letter.name, letter.record_id or "-", letter.status, letter.times, letter.reason[:100]] for letter in letters]
-        terminal.print_table(["id", "where", "record", "status", "times", "reason"], rows, numbers=["times"])
+        rows = [[letter.id, letter.name, letter.record_id or "-", letter.status, str(letter.times), letter.reason] for letter in letters]
+        terminal.print_records(["id", "where", "record", "status", "times", "reason"], rows)
     else:
         terminal.say("no dead letters")
 
@@ -37,7 +41,7 @@ def show(letter_id: Annotated[str, typer.Argument(help="Its id, or the beginning
         terminal.print_json(_as_dict(letter))
         return
     for name, value in _as_dict(letter).items():
-        terminal.out.print(f"{name:10} {value}", markup=False)
+        terminal.out.print(f"{name:10} {value or '-'}", markup=False)
 
 
 @app.command()
@@ -47,19 +51,40 @@ def replay(
 ) -> None:
     """Send refused records again, each only to the destination that refused it."""
     with opening.runtime() as runtime:
-        letters = runtime.state.ledger.dead_letters(name) or [_find(runtime.state.ledger.dead_letter(name), name)]
-        report = runtime.replay([letter for letter in letters if letter.status == "open"])
+        letters = runtime.state.ledger.dead_letters(name)
+        if not letters and not _is_name(runtime.assembly, name):
+            letters = [_find(runtime.state.ledger.dead_letter(name), name)]
+        letters = [letter for letter in letters if letter.status == "open"]
+        report = runtime.replay(letters)
     if json:
         terminal.print_json(report)
+    elif not letters:
+        terminal.say(f"{name}: no open dead letters")
     else:
-        terminal.say(f"{report['replayed']} replayed, {report['refused']} refused again, {report['superseded']} superseded by a newer version")
+        terminal.say(
+            f"{report['replayed']} replayed, {report['refused']} refused again, {report['superseded']} superseded by a newer version"
+        )
     if report["refused"]:
         raise typer.Exit(1)
 
 
+def _is_name(assembly: Assembly, name: str) -> bool:
+    return name in _names(assembly)
+
+
+def _check_name(assembly: Assembly, name: str) -> None:
+    if not _is_name(assembly, name):
+        raise ConfigurationError(f"there is no pull, source, delivery or route named {name}", do=did_you_mean(name, _names(assembly)))
+
+
+def _names(assembly: Assembly) -> set[str]:
+    return {*assembly.sources, *assembly.pulls, *assembly.targets, *(target.route for target in assembly.targets.values())}
+
+
 def _find(letter: DeadLetter | None, letter_id: str) -> DeadLetter:
     if letter is None:
-        raise ConfigurationError(f"there is no dead letter {letter_id}", do="list them with `muxly dead-letters list`")
+        what = f"no dead letter, or more than one, has an id that begins with {letter_id}"
+        raise ConfigurationError(what, do="list them with `muxly dead-letters list --all`")
     return letter
 
 

@@ -10,7 +10,7 @@ import typer
 
 from muxly_dagster.cli import opening, terminal
 from muxly_dagster.cli.dev import dagster_home
-from muxly_dagster.errors import MuxlyError
+from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.lake import Lake
 from muxly_dagster.settings import Settings
 from muxly_dagster.state import State
@@ -24,7 +24,7 @@ def doctor(*, json: bool) -> None:
     try:
         settings = opening.settings()
     except MuxlyError as error:
-        results.append({"check": "project", "status": "failed", "what": error.what, "do": error.do})
+        results.append(_failed("project", error))
     else:
         results += [
             _checked("project", lambda: _project(settings)),
@@ -36,7 +36,7 @@ def doctor(*, json: bool) -> None:
     if json:
         terminal.print_json(results)
     else:
-        terminal.print_table(["check", "status", "what", "do"], [list(result.values()) for result in results])
+        terminal.print_checks((result["check"], result["status"], result["what"], result["do"]) for result in results)
     if any(result["status"] == "failed" for result in results):
         raise typer.Exit(1)
 
@@ -45,9 +45,17 @@ def _checked(name: str, check: Callable[[], str]) -> dict[str, str]:
     try:
         return {"check": name, "status": "ok", "what": check(), "do": ""}
     except MuxlyError as error:
-        return {"check": name, "status": "failed", "what": error.what, "do": error.do}
+        return _failed(name, error)
     except OSError as error:
         return {"check": name, "status": "failed", "what": str(error), "do": "check the folder's permissions and free space"}
+
+
+def _failed(name: str, error: MuxlyError) -> dict[str, str]:
+    what, do = error.what, error.do
+    if isinstance(error, ConfigurationError):
+        first = error.problems[0]
+        what, do = (first.what, first.do) if len(error.problems) == 1 and not first.file else (what, do or "correct what it says")
+    return {"check": name, "status": "failed", "what": what, "do": do}
 
 
 def _versions() -> str:

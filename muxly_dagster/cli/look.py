@@ -2,20 +2,23 @@
 
 from typing import Any
 
-import pyarrow as pa
-
 from muxly_dagster import records
 from muxly_dagster.cli import opening, terminal
+from muxly_dagster.previewing import to_rows
 
 
 def preview(name: str, limit: int, *, json: bool) -> None:
     """Show the records that a pull, transform or delivery would handle next."""
     with opening.runtime() as runtime:
         rows = runtime.preview(name, limit)
+        is_table = name in runtime.assembly.pulls or name in runtime.assembly.transforms
     if json:
         terminal.print_json(rows)
     elif rows:
-        terminal.print_table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+        if not is_table:
+            rows = [row | {"to": ", ".join(row["to"]) or "nowhere", "because": ", ".join(row["because"])} for row in rows]
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        terminal.print_records(columns, [[_cell(row.get(column)) for column in columns] for row in rows])
     else:
         terminal.say(f"{name}: nothing to show")
 
@@ -23,11 +26,12 @@ def preview(name: str, limit: int, *, json: bool) -> None:
 def query(sql: str, *, json: bool) -> None:
     """Print the rows of one SELECT."""
     with opening.runtime() as runtime:
-        rows = runtime.query(sql)
+        table = runtime.query(sql)
+    rows = to_rows(table)
     if json:
-        terminal.print_json(_plain_rows(rows))
+        terminal.print_json(rows)
     else:
-        terminal.print_table(rows.column_names, [[_cell(value) for value in row.values()] for row in rows.to_pylist()])
+        terminal.print_records(table.column_names, [[_cell(value) for value in row.values()] for row in rows])
         terminal.say(f"{len(rows):,} row{'s' if len(rows) != 1 else ''}")
 
 
@@ -40,38 +44,36 @@ def trace(text: str, *, json: bool) -> None:
         return
     for story in stories:
         record = story["record"]
-        terminal.out.print(f"[bold]{record['id']}[/]  {record['op']} of key {record['key']!r}", markup=True)
-        terminal.out.print(f"  read {record['timestamp']} in run {record['metadata']['run']}", markup=False)
-        terminal.out.print(f"  data {records.to_json(record['data']).decode()}", markup=False)
+        _print(f"{record['id']}  {record['op']} of key {record['key']!r}", style="bold")
+        _print(f"  read {record['timestamp']} in run {record['metadata']['run']}")
+        _print(f"  data {records.to_json(record['data']).decode()}")
         for target in story["targets"]:
             _tell(target)
         if not story["targets"]:
-            terminal.out.print("  no route reads this table")
+            _print("  no route reads this table")
 
 
 def _tell(target: dict[str, Any]) -> None:
-    terminal.out.print(f"  → {target['target']} ({target['destination']}): {target['outcome']}", markup=False)
+    _print(f"  → {target['target']} ({target['destination']}): {target['outcome']}")
     for rule in target["rules"]:
         answer = {True: "true", False: "false", None: "no answer: the condition fails on this record"}[rule["answer"]]
-        chosen = ", decided" if rule["decided"] else ""
-        when = f"when {rule['when']}" if rule["when"] else "always"
-        terminal.out.print(f"      {rule['rule']}: {when} is {answer}{chosen} → {', '.join(rule['to'])}", markup=False)
+        asked = f"when {rule['when']} is {answer}" if rule["when"] else "every record"
+        _print(f"      {rule['rule']}: {asked}{', decided' if rule['decided'] else ''} → {', '.join(rule['to'])}")
     if target["otherwise"]:
-        terminal.out.print(f"      no rule matched: otherwise → {', '.join(target['otherwise'])}", markup=False)
+        _print(f"      no rule matched: otherwise → {', '.join(target['otherwise'])}")
     if target["receipt"]:
         receipt = target["receipt"]
-        terminal.out.print(f"      receipt {receipt['id']} at {receipt['at']}, run {receipt['run']}", markup=False)
+        _print(f"      receipt {receipt['id']} at {receipt['at']}, run {receipt['run']}")
     if target["dead_letter"]:
         letter = target["dead_letter"]
-        terminal.out.print(f"      dead letter {letter['id']} ({letter['status']}): {letter['reason']}", markup=False)
+        _print(f"      dead letter {letter['id']} ({letter['status']}): {letter['reason']}")
 
 
-def _plain_rows(rows: pa.Table) -> list[dict[str, Any]]:
-    return list(rows.to_pylist())
+def _print(text: str, style: str | None = None) -> None:
+    terminal.out.print(text, style=style, markup=False)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else records.to_json(value).decode().strip('"')
-    return text if len(text) <= 80 else text[:77] + "..."
+    return value if isinstance(value, str) else records.to_json(value).decode().strip('"')

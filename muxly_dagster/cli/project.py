@@ -1,10 +1,12 @@
 """Commands about the project itself: init, check, schema."""
 
 import os
+import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -13,19 +15,26 @@ from muxly_dagster.cli import opening, terminal
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
 from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.resource import CheckResult
+from muxly_dagster.settings import PROJECT_FILES
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_MOST_NAMES = 20
 
 
 def init(folder: Path, template: str) -> None:
     """Write the template's files into the folder. Raises ConfigurationError where a project is already there."""
-    source = resources.files("muxly_dagster.cli") / "templates" / template
-    if not source.is_dir():
-        known = ", ".join(sorted(entry.name for entry in (resources.files("muxly_dagster.cli") / "templates").iterdir() if entry.is_dir()))
-        raise ConfigurationError(f"there is no template {template}", do=f"choose one of {known}")
-    existing = [name for name in ("muxly.yaml", "muxly.yml", "muxly.json", "muxly.toml") if (folder / name).exists()]
+    templates = {entry.name: entry for entry in (resources.files("muxly_dagster.cli") / "templates").iterdir() if entry.is_dir()}
+    if template not in templates:
+        raise ConfigurationError(f"there is no template {template}", do=did_you_mean(template, templates))
+    existing = [name for name in PROJECT_FILES if (folder / name).exists()]
     if existing:
         raise ConfigurationError(f"{folder / existing[0]} is there already", do="choose another folder, or edit the project you have")
-    for path, content in sorted(_files(source)):
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is a file", do="name a folder")
+    files = dict(sorted(_files(templates[template])))
+    for path, content in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
@@ -33,16 +42,18 @@ def init(folder: Path, template: str) -> None:
             terminal.say(f"wrote {target}")
     schema_file = folder / ".muxly" / "schema.json"
     schema_file.parent.mkdir(exist_ok=True)
-    schema_file.write_bytes(_schema())
-    there = "" if folder.resolve() == Path.cwd() else f"cd {folder}; "
-    terminal.say(f"next: {there}muxly check; muxly run everything")
+    schema_file.write_text(_schema(), encoding="utf-8")
+    steps = [] if folder.resolve() == Path.cwd() else [f"cd {folder}"]
+    variables = dict.fromkeys(_VARIABLE.findall(files["muxly.yaml"]))
+    steps += [f"set {' and '.join(variables)}"] if variables else []
+    terminal.say(f"next: {'; '.join([*steps, 'muxly check', 'muxly run everything'])}")
 
 
-def _files(folder: Any, at: str = "") -> list[tuple[str, str]]:
-    found = []
+def _files(folder: Traversable, at: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
     for entry in folder.iterdir():
         name = f"{at}{entry.name}"
-        found += _files(entry, f"{name}/") if entry.is_dir() else [(name.removesuffix(".tmpl"), entry.read_text(encoding="utf-8"))]
+        found += _files(entry, f"{name}/") if entry.is_dir() else [(name, entry.read_text(encoding="utf-8"))]
     return found
 
 
@@ -57,12 +68,13 @@ def check(*, offline: bool, json: bool) -> None:
         found = [{name: getattr(p, name) for name in ("file", "line", "column", "path", "what", "do")} for p in error.problems]
         terminal.print_json({"status": "failed", "problems": found, "connections": []})
         raise typer.Exit(error.exit_code) from None
-    results = [] if offline else _try_all(assembly)
-    failed = [result for result in results if result["status"] == "failed"]
+    results = {} if offline else _try_all(assembly)
+    failed = any(result.status == "failed" for result in results.values())
     if json:
-        terminal.print_json({"status": "failed" if failed else "ok", "problems": [], "connections": results} | _contents(assembly))
+        connections = [{"name": n, "status": r.status, "tried": r.tried, "what": r.what, "do": r.do} for n, r in results.items()]
+        terminal.print_json({"status": "failed" if failed else "ok", "problems": [], "connections": connections} | _contents(assembly))
     else:
-        _tell(assembly, results, offline=offline)
+        _tell(settings.project, assembly, results, offline=offline)
     if failed:
         raise typer.Exit(1)
 
@@ -76,26 +88,24 @@ def _contents(assembly: Assembly) -> dict[str, list[str]]:
     }
 
 
-def _tell(assembly: Assembly, results: list[dict[str, str]], *, offline: bool) -> None:
-    terminal.say("muxly.yaml is fine")
+def _tell(project: Path, assembly: Assembly, results: Mapping[str, CheckResult], *, offline: bool) -> None:
+    terminal.out.print(f"{project}: no mistakes found", markup=False)
     for kind, names in _contents(assembly).items():
         if names:
-            terminal.say(f"  {kind}: {', '.join(names[:20])}{f' and {len(names) - 20} more' if len(names) > 20 else ''}")
+            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            terminal.out.print(f"  {kind}: {', '.join(names[:_MOST_NAMES])}{more}", markup=False)
     if offline:
         terminal.say("sources and destinations were not tried (--offline)")
     else:
-        terminal.print_table(["name", "status", "tried", "what", "do"], [list(result.values()) for result in results])
+        found = ((name, r.status, f"{r.tried}: {r.what}" if r.what else r.tried, r.do) for name, r in results.items())
+        terminal.print_checks(found)
 
 
-def _try_all(assembly: Assembly) -> list[dict[str, str]]:
+def _try_all(assembly: Assembly) -> dict[str, CheckResult]:
     things: dict[str, Connector | Destination] = {f"source {name}": source for name, source in assembly.sources.items()}
     things |= {f"destination {name}": destination for name, destination in assembly.destinations.items()}
     with ThreadPoolExecutor(8) as pool:
-        results = pool.map(_try, things.values())
-    return [
-        {"name": name, "status": result.status, "tried": result.tried, "what": result.what, "do": result.do}
-        for name, result in zip(things, results, strict=True)
-    ]
+        return dict(zip(things, pool.map(_try, things.values()), strict=True))
 
 
 def _try(thing: Connector | Destination) -> CheckResult:
@@ -107,12 +117,12 @@ def _try(thing: Connector | Destination) -> CheckResult:
 
 def schema() -> None:
     """Print the JSON Schema."""
-    terminal.out.print(_schema().decode(), markup=False, end="\n")
+    terminal.print_text(_schema())
 
 
-def _schema() -> bytes:
+def _schema() -> str:
     import orjson
 
     from muxly_dagster.catalog import schema as catalog_schema
 
-    return orjson.dumps(catalog_schema(), option=orjson.OPT_INDENT_2)
+    return orjson.dumps(catalog_schema(), option=orjson.OPT_INDENT_2).decode()

@@ -2,32 +2,32 @@
 
 import dataclasses
 import os
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from muxly_dagster.assembly import Assembly, load_assembly, select
-from muxly_dagster.cli import opening, terminal
+from muxly_dagster.cli import opening, progress, terminal
 from muxly_dagster.cli.dev import dagster_home
-from muxly_dagster.outcome import Progress, Watch
+from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.outcome import Watch
 from muxly_dagster.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
 
 COUNTS = ("read", "changed", "accepted", "refused", "unrouted")
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def run(patterns: Sequence[str], *, from_start: bool, json: bool) -> None:
     """Run what the patterns select, tell what happened, exit with 1 if anything failed."""
     settings = opening.settings()
     assembly = load_assembly(settings.project, os.environ)
-    reports = run_selected(settings, assembly, expand_jobs(assembly, patterns), environ=os.environ, from_start=from_start, quiet=json)
+    if not patterns:
+        raise ConfigurationError("say what to run", do=_choices(assembly))
+    reports = run_selected(settings, assembly, patterns, environ=os.environ, from_start=from_start, quiet=json)
     if json:
         terminal.print_json(reports)
     else:
@@ -36,25 +36,20 @@ def run(patterns: Sequence[str], *, from_start: bool, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def expand_jobs(assembly: Assembly, patterns: Sequence[str]) -> list[str]:
-    """The patterns with each job's name replaced by what the job selects."""
-    return [part for pattern in patterns for part in (assembly.jobs[pattern].select if pattern in assembly.jobs else [pattern])]
-
-
 def run_selected(
-    settings: Settings, assembly: Assembly, patterns: Sequence[str], *, environ: Mapping[str, str], from_start: bool = False, quiet: bool = False
+    settings: Settings,
+    assembly: Assembly,
+    patterns: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    from_start: bool = False,
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Run in one Dagster run; a report per asset: asset, read, changed, accepted, refused, unrouted, seconds, status, and error if any.
 
     An asset that fails does not stop those that do not depend on it.
     """
     names = select(assembly, patterns)
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home, environ))
-    import dagster as dg
-
-    from muxly_dagster.defs.metadata import asset_key
-    from muxly_dagster.defs.project import assembly_definitions
-
     chosen = dataclasses.replace(
         assembly,
         pulls={name: pull for name, pull in assembly.pulls.items() if name in names},
@@ -62,18 +57,31 @@ def run_selected(
         targets={name: target for name, target in assembly.targets.items() if name in names},
         jobs={},
     )
-    with _shown_progress(quiet=quiet) as progress, dg.DagsterInstance.get() as instance:
-        watch = Watch(progress=progress, from_start=from_start, patient=False)
-        definitions = assembly_definitions(chosen, settings, watch=watch)
-        job = definitions.resolve_implicit_global_asset_job_def()
-        result = job.execute_in_process(
-            instance=instance,
-            asset_selection=[asset_key(name) for name in names],
-            raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            tags={"muxly/run": " ".join(patterns)},
-        )
+    watch = Watch(from_start=from_start, patient=False)
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home, environ))
+    with nullcontext() if quiet else progress.shown(watch, len(names)):
+        import dagster as dg
+
+        from muxly_dagster.defs.metadata import asset_key
+        from muxly_dagster.defs.project import assembly_definitions
+
+        job = assembly_definitions(chosen, settings, watch=watch).resolve_implicit_global_asset_job_def()
+        with dg.DagsterInstance.get() as instance:
+            result = job.execute_in_process(
+                instance=instance,
+                asset_selection=[asset_key(name) for name in names],
+                raise_on_error=False,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                tags={"muxly/run": " ".join(patterns)},
+            )
     return _reports(names, watch, result)
+
+
+def _choices(assembly: Assembly) -> str:
+    routes = dict.fromkeys(target.route for target in assembly.targets.values())
+    kinds = {"jobs": assembly.jobs, "sources": assembly.sources, "transforms": assembly.transforms, "routes": routes}
+    shown = [f"{kind} {', '.join(list(names)[:8])}{' ...' if len(names) > 8 else ''}" for kind, names in kinds.items() if names]
+    return "name one or more of " + "; ".join([*shown, "or '*' for everything"])
 
 
 def _reports(names: Sequence[str], watch: Watch, result: "dg.ExecuteInProcessResult") -> list[dict[str, Any]]:
@@ -83,7 +91,8 @@ def _reports(names: Sequence[str], watch: Watch, result: "dg.ExecuteInProcessRes
         if event.is_step_failure and event.step_key:
             failure = event.step_failure_data
             told = failure.user_failure_data
-            errors[event.step_key] = (told.description if told and told.description else None) or (failure.error.message if failure.error else "")
+            unexpected = failure.error.message if failure.error else ""
+            errors[event.step_key] = (told.description if told and told.description else None) or unexpected
     reports = []
     for name in names:
         outcome, error = done.get(name), errors.get(name.replace(".", "__"))
@@ -97,7 +106,7 @@ def _reports(names: Sequence[str], watch: Watch, result: "dg.ExecuteInProcessRes
 def tell(reports: Sequence[dict[str, Any]]) -> None:
     """The table, then what went wrong."""
     columns = ("asset", *COUNTS, "seconds", "status")
-    rows = [[f"{r[c]:.2f}" if c == "seconds" else r[c] for c in columns] for r in reports]
+    rows = [[r["asset"], *(r[c] for c in COUNTS), f"{r['seconds']:.2f}", terminal.status(r["status"])] for r in reports]
     terminal.print_table(columns, rows, numbers=columns[1:-1])
     for report in reports:
         if "error" in report:
@@ -105,33 +114,3 @@ def tell(reports: Sequence[dict[str, Any]]) -> None:
     skipped = [report["asset"] for report in reports if report["status"] == "skipped"]
     if skipped:
         terminal.say(f"\nskipped, because something before them failed: {', '.join(skipped)}")
-
-
-@contextmanager
-def _shown_progress(*, quiet: bool) -> Iterator[Progress | None]:
-    """A bar per asset on a terminal; a line now and then without one; nothing when quiet."""
-    if quiet:
-        yield None
-    elif terminal.err.is_terminal:
-        from rich.progress import Progress as Bars
-        from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        with Bars(SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} records"), TimeElapsedColumn(), console=terminal.err) as bars:
-            tasks: dict[str, Any] = {}
-
-            def show(asset: str, count: int) -> None:
-                if asset not in tasks:
-                    tasks[asset] = bars.add_task(asset, total=None)
-                bars.update(tasks[asset], completed=count)
-
-            yield show
-    else:
-        last = time.monotonic()
-
-        def line(asset: str, count: int) -> None:
-            nonlocal last
-            if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
-                last = time.monotonic()
-                print(f"{asset}: {count:,} records so far", file=sys.stderr)
-
-        yield line

@@ -1,10 +1,11 @@
 """What the command prints: words and tables on a terminal, plain lines without one, JSON for machines."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +13,8 @@ from muxly_dagster import records
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 
 _UNBROKEN = 10_000  # columns: output that goes to a file or a pipe is not wrapped
+_LONGEST_CELL = 80
+_STATUS = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _UNBROKEN)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -23,14 +26,30 @@ def say(text: str) -> None:
 
 
 def fail(error: MuxlyError) -> None:
-    """An error as people read it: every problem on its own line."""
-    if isinstance(error, ConfigurationError) and error.problems and error.problems[0].file:
-        count = len(error.problems)
-        err.print(Text(f"{count} problem{'s' if count != 1 else ''} found", style="bold red"))
-        for problem in error.problems:
+    """An error as people read it: what stands in a file with its place, one line each; else what happened, then what to do."""
+    problems = error.problems if isinstance(error, ConfigurationError) else []
+    if len(problems) > 1 or any(problem.file for problem in problems):
+        err.print(Text(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} found", style="bold red"))
+        for problem in problems:
             err.print(Text(str(problem)))
         return
-    err.print(Text("error: ", style="bold red") + Text(str(error)))
+    what, do = (problems[0].what, problems[0].do) if problems else (error.what, error.do)
+    path = f"{problems[0].path}: " if problems and problems[0].path else ""
+    where = f"{error.where}: " if error.where else ""
+    err.print(Text("error: ", style="bold red") + Text(f"{where}{path}{what}"))
+    if do:
+        err.print(Text(f"  → {do}"))
+
+
+def status(word: str) -> Text:
+    """A status in its colour."""
+    return Text(word, style=_STATUS.get(word, ""))
+
+
+def print_text(text: str) -> None:
+    """Standard output, as it stands."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
@@ -40,11 +59,59 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
-    """Rows under headings. The first column is never cut; without a terminal nothing is, however wide."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for at, column in enumerate(columns):
-        right = column in numbers
-        table.add_column(column, justify="right" if right else "left", no_wrap=right or at == 0, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value)) for value in row))
+    """Rows under headings, a line for each. A name that is too long for the terminal goes on below, behind its dot."""
+    table = _table(columns, rows, numbers)
+    if _width(table) > out.width:
+        table = _table(columns, [[Text(str(row[0]).replace(".", ".\n  ", 1)), *row[1:]] for row in rows], numbers)
+    out.print(table, width=max(out.width, _width(table)), soft_wrap=False, crop=False)
+
+
+def print_records(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Records as a table, long values cut; on a terminal that is too narrow for it, each record as a list of its values, uncut."""
+    table = _table(columns, [[_cut(value) for value in row] for row in rows], ())
+    if _width(table) <= out.width:
+        out.print(table, soft_wrap=False)
+        return
+    for number, row in enumerate(rows, 1):
+        out.print(Text(f"record {number}", style="bold"))
+        listed = Table.grid(padding=(0, 2, 0, 0))
+        listed.add_column(no_wrap=True)
+        listed.add_column(overflow="fold")
+        for column, value in zip(columns, row, strict=True):
+            listed.add_row(Text(f"  {column}"), Text(value))
+        out.print(listed, soft_wrap=False)
+
+
+def print_checks(checks: Iterable[tuple[str, str, str, str]]) -> None:
+    """What was checked, one line each: status, name, what was found; below it what to do."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, word, what, do in checks:
+        table.add_row(status(word), Text(name), Text(what + (f"\n→ {do}" if do else "")))
     out.print(table, soft_wrap=False)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(Text(column), justify="right" if column in numbers else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(_text(value) for value in row))
+    return table
+
+
+def _width(table: Table) -> int:
+    return Measurement.get(out, out.options.update(max_width=_UNBROKEN), table).maximum
+
+
+def _text(value: Any) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value))
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 3] + "..."

@@ -16,6 +16,8 @@ from muxly_dagster.lake.known import KnownRows
 CURSOR_TRANSACTION = "muxly"
 """The application id under which a commit names the state's cursor row that belongs to it."""
 
+HEAD_TRANSACTION = "muxly.head"
+"""The application id under which every commit names the seq it ends at. Delta lets only one of two such commits at once through."""
 
 _KEY = "key: "
 
@@ -65,6 +67,13 @@ class LakeTable:
         seq = ds.field(records.SEQ)
         rows = self.dataset().to_table(filter=(seq > after) & (seq <= upto), use_threads=False)
         return self._typed(rows).sort_by(records.SEQ)
+
+    def row_bytes(self, seq: int) -> int:
+        """About how many bytes a change takes in memory, by the file that holds this one."""
+        for fragment in self.dataset().get_fragments(filter=ds.field(records.SEQ) == seq):
+            groups = [fragment.metadata.row_group(n) for n in range(fragment.metadata.num_row_groups)]
+            return sum(group.total_byte_size for group in groups) // max(1, sum(group.num_rows for group in groups)) + 1
+        return 1
 
     def _typed(self, rows: pa.Table) -> pa.Table:
         """Put back the field metadata that tells JSON columns, which a dataset scan may lose."""

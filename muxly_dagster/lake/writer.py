@@ -24,7 +24,7 @@ from muxly_dagster import records
 from muxly_dagster.connector import Contract
 from muxly_dagster.errors import BusyError, MuxlyError
 from muxly_dagster.lake.known import KnownRows, contains
-from muxly_dagster.lake.table import CURSOR_TRANSACTION, LakeTable, describe_key
+from muxly_dagster.lake.table import CURSOR_TRANSACTION, HEAD_TRANSACTION, LakeTable, describe_key
 
 if TYPE_CHECKING:
     from muxly_dagster.lake.lake import Lake
@@ -162,7 +162,6 @@ class Writer:
         self._pending_rows = self._pending_bytes = 0
 
     def _store(self, rows: pa.Table, version: int | None) -> None:
-        transactions = [Transaction(CURSOR_TRANSACTION, version)] if version is not None else None
         first = self._table is None
         try:
             write_deltalake(
@@ -175,15 +174,21 @@ class Writer:
                 configuration=_CONFIGURATION if first else None,
                 storage_options=self._lake.options,
                 writer_properties=_PARQUET,
-                commit_properties=CommitProperties(app_transactions=transactions, custom_metadata={"muxly.run": self._run_id}),
+                commit_properties=self._commit_properties(self._head + len(rows), version),
                 post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
             )
-        except CommitFailedError as error:
-            raise BusyError(f"another run wrote to {self.name} at the same time", do="run it again") from error
         except (OSError, DeltaError) as error:
-            raise _cannot_store(self.name, self._lake.path(self.name), error) from error
+            made_meanwhile = first and not isinstance(error, OSError) and self._lake.table(self.name) is not None
+            raise _cannot_store(self.name, self._lake.path(self.name), error, busy=made_meanwhile) from error
         self._table = self._lake.existing(self.name)
         self._head = self._table.head
+
+    def _commit_properties(self, head: int, version: int | None = None) -> CommitProperties:
+        """What a commit says about itself. The head makes two writers at once collide, so that no seq is ever given twice."""
+        transactions = [Transaction(HEAD_TRANSACTION, head)]
+        if version is not None:
+            transactions.append(Transaction(CURSOR_TRANSACTION, version))
+        return CommitProperties(app_transactions=transactions, custom_metadata={"muxly.run": self._run_id})
 
     def finish(self, *, whole: bool, version: int | None = None) -> Written:
         """Commit what is left. `whole` says that everything there is was added: what was not is deleted."""
@@ -256,16 +261,19 @@ class Writer:
         gone = self._known.unseen()
         if not len(gone):
             return
-        assert self._table is not None
         self.commit()
-        for batch in self._table.current_batches(envelope=True):
+        before = self._table
+        assert before is not None
+        for batch in before.current_batches(envelope=True):
             hit = contains(gone, records.hash_texts(batch.column(records.KEY)))
             if not hit.any():
                 continue
             rows = pa.Table.from_batches([batch]).filter(pa.array(hit))
-            data = records.conform(rows.select(self._table.schema.names), self._schema)
+            data = records.conform(rows.select(before.schema.names), self._schema)
             self._append("delete", rows[records.KEY], np.zeros(len(rows), np.int64), data, None)
             self.written.deletes += len(rows)
+            if self.full:
+                self.commit()
 
     # ---- schema
 
@@ -335,7 +343,14 @@ class Writer:
         )
         reader = pa.RecordBatchReader.from_batches(pa.schema([*records.ENVELOPE, *schema]), batches)
         try:
-            write_deltalake(self._table.delta, reader, mode="overwrite", schema_mode="overwrite", writer_properties=_PARQUET)
+            write_deltalake(
+                self._table.delta,
+                reader,
+                mode="overwrite",
+                schema_mode="overwrite",
+                writer_properties=_PARQUET,
+                commit_properties=self._commit_properties(self._head),
+            )
         except (OSError, DeltaError) as error:
             raise _cannot_store(self.name, self._table.url, error) from error
         self._table = self._lake.existing(self.name)
@@ -371,7 +386,9 @@ def _last_of_each(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
     return len(keys) - 1 - reversed_first
 
 
-def _cannot_store(name: str, path: str, error: Exception) -> MuxlyError:
+def _cannot_store(name: str, path: str, error: Exception, *, busy: bool = False) -> MuxlyError:
+    if busy or isinstance(error, CommitFailedError):
+        return BusyError(f"another run wrote to {name} at the same time", do="run it again")
     return MuxlyError(
         f"{name} cannot be stored: {error}",
         where=path,

@@ -9,9 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
-from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError, RetryLater, SignInError
+from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError
 from muxly_dagster.state import cursors as cursor_rows
 from muxly_dagster.state.ledger import Ledger
+from muxly_dagster.state.troubles import explain, usable_folder
 
 HEAD = "0001"
 """The newest migration; a database that stands there needs no Alembic at start."""
@@ -30,13 +31,17 @@ class State:
     @classmethod
     def open(cls, url: str, home: Path) -> "State":
         """Open the database, create or migrate it where needed. Raises ConfigurationError, SignInError, RetryLater."""
-        home.mkdir(parents=True, exist_ok=True)
+        with usable_folder(home):
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "locks").mkdir(exist_ok=True)
         engine = _engine(url)
+        explain(engine)
         try:
             with _at_start(engine, home):
                 _migrate(engine)
-        except sa.exc.OperationalError as error:
-            raise _unreachable(engine, error) from None
+        except MuxlyError:
+            engine.dispose()
+            raise
         return cls(engine, home / "locks")
 
     def close(self) -> None:
@@ -48,7 +53,6 @@ class State:
         """Hold `name` alone, for one run; a process that dies lets go at once. Raises BusyError when it is held."""
         busy = BusyError(f"another run of {name} is going on", do="wait until it has ended, or stop it in the Dagster UI")
         if self.engine.dialect.name == "sqlite":
-            self._locks.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(self._locks / f"{name}.lock", timeout=0):
                     yield
@@ -63,7 +67,8 @@ class State:
             try:
                 yield
             finally:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+                with contextlib.suppress(MuxlyError):  # a connection that is gone has let go already
+                    connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
 
 
 def _engine(url: str) -> sa.Engine:
@@ -75,7 +80,9 @@ def _engine(url: str) -> sa.Engine:
         ) from None
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(parsed.database).parent
+            with usable_folder(folder):
+                folder.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, connect_args={"isolation_level": None, "timeout": 30})
         sa.event.listen(engine, "connect", _sqlite_settings)
         # Take the write lock at the start: a read that later turns into a write would fail instead of waiting.
@@ -83,7 +90,9 @@ def _engine(url: str) -> sa.Engine:
         return engine
     if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(parsed, pool_pre_ping=True, connect_args={"options": f"-csearch_path={_SCHEMA}", "connect_timeout": 10})
+        # A lock's connection idles for as long as the run takes: keepalives stop a firewall from forgetting it.
+        arguments = {"options": f"-csearch_path={_SCHEMA}", "connect_timeout": 10, "keepalives_idle": 30}
+        return sa.create_engine(parsed, pool_pre_ping=True, connect_args=arguments)
     raise ConfigurationError(
         f"Muxly cannot keep its state in {parsed.get_backend_name()}", do="set MUXLY_DATABASE_URL to a sqlite:/// or postgresql:// URL"
     )
@@ -131,12 +140,3 @@ def _migrate(engine: sa.Engine) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["engine"] = engine
     command.upgrade(config, "head")
-
-
-def _unreachable(engine: sa.Engine, error: sa.exc.OperationalError) -> MuxlyError:
-    shown, text = engine.url.render_as_string(hide_password=True), str(error.orig)
-    if "authentication failed" in text or "role" in text:
-        return SignInError("the state database refuses the user name or password", where=shown, do="correct MUXLY_DATABASE_URL")
-    return RetryLater(
-        f"the state database cannot be opened: {text.strip().splitlines()[0]}", where=shown, do="check MUXLY_DATABASE_URL and that it is up"
-    )

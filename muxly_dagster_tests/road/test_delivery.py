@@ -19,7 +19,7 @@ from muxly_dagster.project.models import Project, RouteSpec
 from muxly_dagster.routing import Router, Rule
 from muxly_dagster.state import State
 from muxly_dagster.testing import MemoryDestination
-from muxly_dagster_tests.road.scripted import rows
+from muxly_dagster_tests.road.scripted import batches, rows, scripted
 
 BIG = Router([Rule("amount > 100", ("memory",), name="big")], ("archive",))
 EVERYTHING = Router([Rule(None, ("memory", "archive"))])
@@ -238,7 +238,7 @@ def test_trace_tells_which_rule_decided_and_which_receipt_covers(road: Road) -> 
     big = road.target(BIG)
     road.memory.refuse(lambda record: "closed" if record["key"] == "3" else None)
     road.deliver(big)
-    assembly = Assembly(Project(name="test"), {}, {}, {}, {}, {big.name: big}, {})
+    assembly = Assembly(Project(name="test"), {}, {}, {"crm.deals": scripted(batches())}, {}, {big.name: big}, {})
 
     def told(text: str) -> dict[str, Any]:
         [story] = tracing.trace(road.lake, road.state, assembly, text)
