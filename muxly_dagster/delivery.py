@@ -19,7 +19,7 @@ from muxly_dagster.destination import Delivery, Receipt, Refusal
 from muxly_dagster.errors import MuxlyError, RecordRefused, RetryLater
 from muxly_dagster.lake import Lake, LakeTable
 from muxly_dagster.outcome import Outcome, Progress
-from muxly_dagster.state import DeadLetter, State, StoredReceipt
+from muxly_dagster.state import DeadLetter, Offset, State, StoredReceipt
 
 T = TypeVar("T")
 
@@ -63,18 +63,17 @@ def deliver(
         table = lake.existing(target.table)
         run = _Run(state, target, table, run_id, patience or Patience())
         after = run.start()
-        rows_at_once = min(_FIRST_STRETCH, target.destination.batch_rows)
-        if after < table.head:
-            rows_at_once = max(1, min(rows_at_once, _STRETCH_BYTES // table.row_bytes(after + 1)))
+        most, row_bytes = min(_FIRST_STRETCH, target.destination.batch_rows), 1
         while after < table.head:
-            upto = min(after + rows_at_once, table.head)
+            # Both what came last and the file that comes next: a few large records must not be read by the ten thousand.
+            row_bytes = max(row_bytes, table.row_bytes(after + 1))
+            upto = min(after + max(1, min(most, _STRETCH_BYTES // row_bytes)), table.head)
             rows = table.changes(after, upto)
             run.deliver(rows, after, upto)
             after = upto
             if progress:
                 progress(target.name, run.tally.read)
-            row_bytes = max(1, rows.nbytes // max(1, len(rows)))
-            rows_at_once = max(1, min(target.destination.batch_rows, _STRETCH_BYTES // row_bytes))
+            most, row_bytes = target.destination.batch_rows, max(1, rows.nbytes // max(1, len(rows)))
     tally = run.tally
     return Outcome(
         asset=target.name,
@@ -101,6 +100,10 @@ class _Run:
         offset = self._state.ledger.offset(self._target.name)
         after = offset.seq if offset and offset.table_id == self._table.table_id else 0
         held = self._retrying(lambda: self._target.destination.position(self._target.name, self._table.table_id))
+        if after and held is None and self._target.destination.keeps_offset and self._accepted():
+            # Another database than the one that took them, or the old one without its tables.
+            self._state.ledger.rewind(self._target.name, Offset(self._table.table_id, 0))
+            return 0
         if max(after, held or 0) > self._table.head:
             # Going on would pass over the changes that are numbered anew up to there.
             raise MuxlyError(
@@ -122,6 +125,9 @@ class _Run:
             )
             after = held
         return after
+
+    def _accepted(self) -> int:
+        return self._state.ledger.totals(self._target.name, table_id=self._table.table_id)["accepted"]
 
     def deliver(self, changes: pa.Table, after: int, upto: int) -> None:
         """Deliver one stretch of changes, all of those with seq in (after, upto]."""
@@ -156,6 +162,12 @@ class _Run:
                 self._settle(after, end, end - after, receipt, done, time.monotonic() - started)
             if receipt.retry is not None:
                 raise receipt.retry
+            if end <= after:
+                raise MuxlyError(
+                    f"the destination answered for nothing of {len(rows)} records and does not say why",
+                    where=self._target.name,
+                    do="this is a mistake in the destination: report it to whoever wrote it",
+                )
             rows, after = rows.filter(pc.greater(rows[records.SEQ], end)), end
 
     def _delivery(self, rows: pa.Table, after: int, upto: int) -> Delivery:

@@ -64,6 +64,8 @@ class Destination(MuxlyResource):
     type: ClassVar[str]
     title: ClassVar[str]
     batch_rows: ClassVar[int] = 50_000
+    keeps_offset: ClassVar[bool] = False
+    """Whether `position` always knows, once rows were taken: a destination that then answers None is a new one, and gets everything."""
 
     @abstractmethod
     def deliver(self, delivery: Delivery) -> Receipt:

@@ -90,7 +90,8 @@ class _Run:
             for batch in self._pull.connector.pull(self._pull.settings, cursor, known):
                 self._take(batch)
         except MuxlyError:
-            self._checkpoint()
+            if not self._writer.failed:
+                self._checkpoint()
             raise
         self._checkpoint()
         # A record that could not be read may be one that the lake holds: no telling what was deleted.
@@ -110,7 +111,13 @@ class _Run:
             return None
         if self._from_start or self._writer.cursor_version is None:
             return None
-        return self._state.cursors.read(self._pull.name, self._version)
+        cursor = self._state.cursors.read(self._pull.name, self._version)
+        if cursor is None and self._writer.appends:
+            raise MuxlyError(
+                f"the state knows no cursor of {self._pull.name}, though its lake table does, and its records have no key to tell them by",
+                do=f"restore the state database, or store everything once more with `muxly run {self._pull.name} --from-start`",
+            )
+        return cursor
 
     def _take(self, batch: Batch) -> None:
         letters = [self._letter(bad.text, bad.reason) for bad in batch.unreadable]

@@ -26,7 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 def main() -> None:
     """Run the command line; never shows a traceback for an error that Muxly raises on purpose."""
     try:
-        app()
+        app(prog_name="muxly")
     except MuxlyError as error:
         terminal.fail(error)
         sys.exit(error.exit_code)

@@ -35,7 +35,8 @@ def dev(host: str, port: int) -> None:
     environment = os.environ | {"DAGSTER_HOME": str(home), "MUXLY_PROJECT": str(settings.project), "MUXLY_HOME": str(settings.home)}
     command = [sys.executable, "-m", "dagster", "dev", "-m", "muxly_dagster.definitions", "-h", host, "-p", str(port)]
     terminal.say(f"Dagster UI: http://{host}:{port}   (project {settings.project}, Ctrl-C stops)")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell's background job inherits it as ignored, and Dagster would ignore it as well.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     # In a session of its own: Ctrl-C then reaches Dagster once, by way of us, and what it leaves behind can be ended as a group.
     process = subprocess.Popen(command, env=environment, start_new_session=True)

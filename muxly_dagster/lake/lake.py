@@ -11,7 +11,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from muxly_dagster import records
 from muxly_dagster.connector import Contract
 from muxly_dagster.errors import MuxlyError
-from muxly_dagster.lake.table import LakeTable
+from muxly_dagster.lake.table import LakeTable, unreadable, unwritable
 from muxly_dagster.lake.writer import Writer
 
 if TYPE_CHECKING:
@@ -41,11 +41,7 @@ class Lake:
         except TableNotFoundError:
             return None
         except DeltaError as error:
-            raise MuxlyError(
-                f"the lake table {name} cannot be read: {error}",
-                where=self.path(name),
-                do=f"restore its files from a backup, or move the folder away and run `muxly run {name} --from-start`",
-            ) from error
+            raise unreadable(name, self.path(name), error) from error
 
     def existing(self, name: str) -> LakeTable:
         """The table as it stands now. Raises MuxlyError when there is none yet."""
@@ -92,13 +88,16 @@ class Lake:
             table = self.table(name)
             if table is None:
                 continue
-            merged = table.delta.optimize.compact()
-            table.delta.create_checkpoint()
-            removed = table.delta.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False)
-            table.delta.cleanup_metadata()
-            done[name] = {
-                "files_before": merged["numFilesRemoved"],
-                "files_after": merged["numFilesAdded"],
-                "files_vacuumed": len(removed),
-            }
+            try:
+                done[name] = _maintain(table.delta, keep_hours)
+            except (OSError, DeltaError) as error:
+                raise unwritable(name, self.path(name), error) from error
         return done
+
+
+def _maintain(delta: DeltaTable, keep_hours: int) -> dict[str, int]:
+    merged = delta.optimize.compact()
+    delta.create_checkpoint()
+    removed = delta.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False)
+    delta.cleanup_metadata()
+    return {"files_before": merged["numFilesRemoved"], "files_after": merged["numFilesAdded"], "files_vacuumed": len(removed)}

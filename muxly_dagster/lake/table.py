@@ -1,6 +1,7 @@
 """One table of the lake, as it stood when it was opened: its changes, its current rows."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
 from muxly_dagster import records
+from muxly_dagster.errors import BusyError, MuxlyError
 from muxly_dagster.lake.known import KnownRows
 
 CURSOR_TRANSACTION = "muxly"
@@ -30,6 +33,26 @@ def describe_key(key: tuple[str, ...]) -> str:
 def read_key(description: str | None) -> tuple[str, ...]:
     """The key columns that `describe_key` wrote."""
     return tuple(orjson.loads(description.removeprefix(_KEY))) if description and description.startswith(_KEY) else ()
+
+
+def unreadable(name: str, where: str, error: Exception) -> MuxlyError:
+    """The error for a table whose files are damaged or gone."""
+    return MuxlyError(
+        f"the lake table {name} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}",
+        where=where,
+        do=f"restore its files from a backup, or move the folder away and run `muxly run {name} --from-start`",
+    )
+
+
+def unwritable(name: str, where: str, error: Exception, *, busy: bool = False) -> MuxlyError:
+    """The error for a commit that failed; `busy` says that it met another one although the exception does not tell."""
+    if busy or isinstance(error, CommitFailedError):
+        return BusyError(f"another run wrote to {name} at the same time", do="run it again")
+    return MuxlyError(
+        f"{name} cannot be stored: {error}",
+        where=where,
+        do="free some space or check the folder's permissions, then run it again; nothing was lost",
+    )
 
 
 class LakeTable:
@@ -65,15 +88,29 @@ class LakeTable:
     def changes(self, after: int, upto: int) -> pa.Table:
         """The changes with seq in (after, upto], in order: envelope and data columns."""
         seq = ds.field(records.SEQ)
-        rows = self.dataset().to_table(filter=(seq > after) & (seq <= upto), use_threads=False)
+        with self._reading():
+            rows = self.dataset().to_table(filter=(seq > after) & (seq <= upto), use_threads=False)
         return self._typed(rows).sort_by(records.SEQ)
 
     def row_bytes(self, seq: int) -> int:
         """About how many bytes a change takes in memory, by the file that holds this one."""
-        for fragment in self.dataset().get_fragments(filter=ds.field(records.SEQ) == seq):
-            groups = [fragment.metadata.row_group(n) for n in range(fragment.metadata.num_row_groups)]
-            return sum(group.total_byte_size for group in groups) // max(1, sum(group.num_rows for group in groups)) + 1
+        with self._reading():
+            for fragment in self.dataset().get_fragments(filter=ds.field(records.SEQ) == seq):
+                groups = [fragment.metadata.row_group(n) for n in range(fragment.metadata.num_row_groups)]
+                return int(sum(g.total_byte_size for g in groups) // max(1, sum(g.num_rows for g in groups))) + 1
         return 1
+
+    def batches(self, columns: list[str], **scan: Any) -> Iterator[pa.RecordBatch]:
+        """These columns of all changes, in no particular order; `scan` are a dataset scanner's options."""
+        with self._reading():
+            yield from self.dataset().to_batches(columns=columns, use_threads=False, **scan)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:
+            raise unreadable(self.name, self.url, error) from error
 
     def _typed(self, rows: pa.Table) -> pa.Table:
         """Put back the field metadata that tells JSON columns, which a dataset scan may lose."""
@@ -83,7 +120,7 @@ class LakeTable:
     def known(self) -> KnownRows:
         """The hashes of all current rows."""
         keys, contents, seqs, deleted = [], [], [], []
-        for batch in self.dataset().to_batches(columns=[records.SEQ, records.OP, records.KEY, records.HASH], use_threads=False):
+        for batch in self.batches([records.SEQ, records.OP, records.KEY, records.HASH]):
             keys.append(records.hash_texts(batch.column(records.KEY)))
             contents.append(batch.column(records.HASH).to_numpy())
             seqs.append(batch.column(records.SEQ).to_numpy())
@@ -95,7 +132,7 @@ class LakeTable:
     def current_seqs(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The seqs of the newest version of every record that is not deleted, ascending."""
         seqs, keys, deleted = [], [], []
-        for batch in self.dataset().to_batches(columns=[records.SEQ, records.OP, records.KEY], use_threads=False):
+        for batch in self.batches([records.SEQ, records.OP, records.KEY]):
             keys.append(records.hash_texts(batch.column(records.KEY)))
             seqs.append(batch.column(records.SEQ).to_numpy())
             deleted.append(pc.equal(batch.column(records.OP), "delete").to_numpy(zero_copy_only=False))
@@ -112,7 +149,7 @@ class LakeTable:
         names = [*(columns if columns is not None else self.schema.names)]
         shown = pa.schema([*(records.ENVELOPE if envelope else []), *(self.schema.field(n) for n in names)])
         scan = list(dict.fromkeys([records.SEQ, *shown.names]))
-        for batch in self.dataset().to_batches(columns=scan, use_threads=False, batch_readahead=2, fragment_readahead=1):
+        for batch in self.batches(scan, batch_readahead=2, fragment_readahead=1):
             seqs = batch.column(records.SEQ).to_numpy()
             at = np.searchsorted(wanted, seqs)
             at[at == len(wanted)] = 0
@@ -135,5 +172,6 @@ class LakeTable:
 
     def history_of(self, key: str) -> pa.Table:
         """All changes of one record, oldest first."""
-        rows = self.dataset().to_table(filter=ds.field(records.KEY) == key)
+        with self._reading():
+            rows = self.dataset().to_table(filter=ds.field(records.KEY) == key)
         return self._typed(rows).sort_by(records.SEQ)

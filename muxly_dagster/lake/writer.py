@@ -18,13 +18,13 @@ from deltalake import (
     WriterProperties,
     write_deltalake,
 )
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import DeltaError
 
 from muxly_dagster import records
 from muxly_dagster.connector import Contract
-from muxly_dagster.errors import BusyError, MuxlyError
+from muxly_dagster.errors import MuxlyError
 from muxly_dagster.lake.known import KnownRows, contains
-from muxly_dagster.lake.table import CURSOR_TRANSACTION, HEAD_TRANSACTION, LakeTable, describe_key
+from muxly_dagster.lake.table import CURSOR_TRANSACTION, HEAD_TRANSACTION, LakeTable, describe_key, unwritable
 
 if TYPE_CHECKING:
     from muxly_dagster.lake.lake import Lake
@@ -73,6 +73,8 @@ class Writer:
         self.name, self.key, self.appends = name, key, appends
         self._rejected: list[tuple[pa.Table, str]] = []
         self.written = Written()
+        self.failed = False
+        """Whether a commit failed. It may have come through all the same, so this writer must not commit again."""
         self._lake, self._run_id, self._contract, self._flush_rows = lake, run_id, contract, flush_rows
         self._table: LakeTable | None = lake.table(name)
         self._schema = self._table.schema if self._table else pa.schema([])
@@ -157,6 +159,8 @@ class Writer:
         """
         if not self._pending:
             return
+        if self.failed:
+            raise MuxlyError(f"an earlier commit to {self.name} failed", do="run it again")
         self._store(pa.concat_tables([self._conform_log(rows, self._schema) for rows in self._pending]), version)
         self._pending.clear()
         self._pending_rows = self._pending_bytes = 0
@@ -178,8 +182,9 @@ class Writer:
                 post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
             )
         except (OSError, DeltaError) as error:
+            self.failed = True
             made_meanwhile = first and not isinstance(error, OSError) and self._lake.table(self.name) is not None
-            raise _cannot_store(self.name, self._lake.path(self.name), error, busy=made_meanwhile) from error
+            raise unwritable(self.name, self._lake.path(self.name), error, busy=made_meanwhile) from error
         self._table = self._lake.existing(self.name)
         self._head = self._table.head
 
@@ -328,7 +333,7 @@ class Writer:
         """Raises pa.ArrowInvalid if a stored value does not fit its column's wider type, before anything is rewritten."""
         assert self._table is not None
         stored, to = pa.schema([self._table.schema.field(n) for n in names]), pa.schema([wider.field(n) for n in names])
-        for batch in self._table.dataset().to_batches(columns=names, use_threads=False):
+        for batch in self._table.batches(names):
             records.conform(pa.table(batch.columns, schema=stored), to)
 
     def _rewrite(self, wider: pa.Schema) -> None:
@@ -352,7 +357,7 @@ class Writer:
                 commit_properties=self._commit_properties(self._head),
             )
         except (OSError, DeltaError) as error:
-            raise _cannot_store(self.name, self._table.url, error) from error
+            raise unwritable(self.name, self._table.url, error) from error
         self._table = self._lake.existing(self.name)
 
     def _discarded(self, rows: pa.Table) -> pa.Table:
@@ -384,13 +389,3 @@ def _last_of_each(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
     """The position of each key's last occurrence."""
     reversed_first = np.unique(keys[::-1], return_index=True)[1]
     return len(keys) - 1 - reversed_first
-
-
-def _cannot_store(name: str, path: str, error: Exception, *, busy: bool = False) -> MuxlyError:
-    if busy or isinstance(error, CommitFailedError):
-        return BusyError(f"another run wrote to {name} at the same time", do="run it again")
-    return MuxlyError(
-        f"{name} cannot be stored: {error}",
-        where=path,
-        do="free some space or check the folder's permissions, then run it again; nothing was lost",
-    )

@@ -33,7 +33,7 @@ def envelope_paths(paging: Paging) -> list[str]:
 
 
 def read_pages(http: Http, paging: Paging, request: Request, take: Take, *, in_flight: int = 8) -> Iterator[Page]:
-    """Ask for the pages and yield each once it is read. A page's successor is under way while the page is worked on.
+    """Ask for the pages and yield each once it is read.
 
     Raises SourceError for an API that never comes to an end, beside what the client raises.
     """
@@ -80,9 +80,8 @@ def _by_cursor(http: Http, paging: CursorPaging, request: Request, take: Take) -
             yield page
             return
         _must_be_new(str(cursor), seen, f"the page cursor {str(cursor)[:200]!r}", response)
-        upcoming = http.prefetch(put(request, paging.into, cursor))
         yield page
-        response = upcoming.result()
+        response = http.request(put(request, paging.into, cursor))
 
 
 def _by_link(http: Http, paging: LinkPaging, request: Request, take: Take) -> Iterator[Page]:
@@ -98,9 +97,8 @@ def _by_link(http: Http, paging: LinkPaging, request: Request, take: Take) -> It
             raise SourceError(f"the next page's address is {link!r}", do="correct the stream's `paging.next`", where=response.where)
         url = urljoin(response.url, link)
         _must_be_new(url, seen, "the same next page", response)
-        upcoming = http.prefetch(replace(request, url=url, params=None))
         yield page
-        response = upcoming.result()
+        response = http.request(replace(request, url=url, params=None))
 
 
 def _next_link(header: str) -> str:

@@ -11,6 +11,7 @@ from muxly_dagster.connector import Batch, Cursor, Unreadable
 from muxly_dagster.decoding import Page, PageDecoder
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.http import Http, Judge, Request, Response
+from muxly_dagster.manifest.ahead import read_ahead
 from muxly_dagster.manifest.expressions import ABSENT, Context, render
 from muxly_dagster.manifest.paging import envelope_paths, read_pages
 from muxly_dagster.manifest.schema import CursorSync, RequestSpec, StreamSpec, parse_duration
@@ -46,7 +47,16 @@ def column_of(field: str, flatten: list[str]) -> str:
 def read_stream(
     http: Http, spec: StreamSpec, context: Context, cursor: Cursor | None, known: pa.Schema | None, judge: Judge | None, in_flight: int
 ) -> Iterator[Batch]:
-    """Read the stream's news in batches of some thousand records or some megabytes, the cursor wherever it is safe."""
+    """Read the stream's news in batches of some thousand records or some megabytes, the cursor wherever it is safe.
+
+    The next batch is being read while the last one is stored. Closing the iterator early closes the client.
+    """
+    return read_ahead(_read(http, spec, context, cursor, known, judge, in_flight), http.close)
+
+
+def _read(
+    http: Http, spec: StreamSpec, context: Context, cursor: Cursor | None, known: pa.Schema | None, judge: Judge | None, in_flight: int
+) -> Iterator[Batch]:
     sync = spec.sync
     decoder = PageDecoder(
         spec.records,

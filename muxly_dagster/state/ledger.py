@@ -132,12 +132,15 @@ class Ledger:
             rows = connection.execute(query).mappings().all()
         return [StoredReceipt(**{k: v for k, v in row.items() if k != "id"}) for row in rows]
 
-    def totals(self, target: str) -> dict[str, int]:
-        """Sums over all receipts of a target: read, accepted, refused, unrouted."""
+    def totals(self, target: str, *, table_id: str | None = None) -> dict[str, int]:
+        """Sums over all receipts of a target, or those of one lake table: read, accepted, refused, unrouted."""
         table = tables.receipts
         columns = [sa.func.coalesce(sa.func.sum(table.c[name]), 0).label(name) for name in ("read", "accepted", "refused", "unrouted")]
+        query = sa.select(*columns).where(table.c.target == target)
+        if table_id is not None:
+            query = query.where(table.c.table_id == table_id)
         with self._engine.begin() as connection:
-            row = connection.execute(sa.select(*columns).where(table.c.target == target)).mappings().one()
+            row = connection.execute(query).mappings().one()
         return {name: int(value) for name, value in row.items()}
 
     def dead_letters(

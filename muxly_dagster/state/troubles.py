@@ -24,7 +24,8 @@ def usable_folder(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigurationError(
-            f"{folder}: Muxly cannot keep its things here: {error.strerror}", do="make the folder writable, free some space, or set MUXLY_HOME"
+            f"{folder}: Muxly cannot keep its things here: {error.strerror}",
+            do="make the folder writable, free some space, or set MUXLY_HOME",
         ) from None
 
 

@@ -45,5 +45,7 @@ def open_shop(tmp_path: Path, server: Server, api: Api) -> Open:
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many attempts as ever, but no pause between them."""
-    monkeypatch.setitem(Http.__init__.__kwdefaults__, "retries", Retries(base=0))
+    defaults = Http.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "retries", Retries(base=0))
     monkeypatch.setattr(delivery.Patience, "wait", lambda *_: None)

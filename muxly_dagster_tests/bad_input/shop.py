@@ -59,7 +59,14 @@ class Shop:
     """A project in a folder, run the way the command and Dagster run it. Every run opens it anew."""
 
     def __init__(
-        self, folder: Path, api_url: str, api: Api, warehouse_url: str, *, stream: dict[str, Any] | None = None, warehouse: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        api_url: str,
+        api: Api,
+        warehouse_url: str,
+        *,
+        stream: dict[str, Any] | None = None,
+        warehouse: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.api, self.warehouse_url = folder, api, warehouse_url
         self.environ = {"SHOP_TOKEN": TOKEN, "WAREHOUSE_URL": warehouse_url}
@@ -132,7 +139,12 @@ class Shop:
 
 
 def clear(error: MuxlyError) -> MuxlyError:
-    """The error, if it says what to do and shows no secret, not even in what a traceback would print."""
+    """The error, if it says what to do and shows no secret."""
     assert "→" in str(error) or "; " in str(error), f"says nothing of what to do: {error}"
+    return without_secrets(error)
+
+
+def without_secrets(error: MuxlyError) -> MuxlyError:
+    """The error, if neither it nor its traceback shows a secret."""
     assert TOKEN not in str(error) + repr(error) + "".join(traceback.format_exception(error))
     return error

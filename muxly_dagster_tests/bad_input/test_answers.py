@@ -1,14 +1,17 @@
 """An API that does not answer as it should: the run says so, keeps what it has, and the next one completes it."""
 
+import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from muxly_dagster.errors import MuxlyError, RetryLater, SignInError, SourceError
-from muxly_dagster_tests.bad_input.shop import PULL, TARGET, Api, Shop, Trouble, things
+from muxly_dagster_tests.bad_input.shop import PULL, TARGET, TOKEN, Api, Shop, Trouble, things
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
 
 HTML = b"<!DOCTYPE html><html><body>Please <a href='/login'>sign in</a></body></html>"
@@ -117,6 +120,18 @@ def test_nothing_is_deleted_because_a_later_page_failed(open_shop: Callable[...,
     assert shop.run(PULL).metadata["deletes"] == 4
     shop.run(TARGET)
     assert shop.rows() == api.ids
+
+
+def test_the_command_that_fails_shows_no_traceback_and_no_secret(shop: Shop, api: Api) -> None:
+    """The real command against an API that sends the credentials back with its refusal."""
+    api.troubles[0] = echoing(401)
+    command = [sys.executable, "-m", "muxly_dagster", "--project", str(shop.folder), "run", "shop+"]
+    child = subprocess.run(command, env=dict(os.environ) | shop.environ, capture_output=True, text=True, timeout=120)
+    assert child.returncode == 1, child.stderr
+    assert "the credentials were refused" in child.stderr
+    assert "check `auth`" in child.stderr
+    assert "Traceback" not in child.stdout + child.stderr
+    assert TOKEN not in child.stdout + child.stderr
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -66,7 +66,9 @@ def test_a_key_that_stands_twice_in_a_page_is_one_record_and_the_last_counts(sho
 
 @pytest.mark.parametrize("digits", ["1000000000000000000000000000000", "1e30", "-123456789012345678901234567890.123456789"])
 def test_a_number_beyond_64_bits_stays_exact(shop: Shop, api: Api, digits: str) -> None:
-    api.troubles[2] = lambda _: raw(b'{"id": "t0008", "amount": ' + digits.encode() + b"}", *(json.dumps(t).encode() for t in things(9, 10, 11)))
+    api.troubles[2] = lambda _: raw(
+        b'{"id": "t0008", "amount": ' + digits.encode() + b"}", *(json.dumps(t).encode() for t in things(9, 10, 11))
+    )
     assert shop.sync()[1].accepted == 12
     amounts = dict(zip(*(shop.table().current()[name].to_pylist() for name in ("id", "amount")), strict=True))
     assert Decimal(str(amounts["t0008"])) == Decimal(digits)
@@ -149,7 +151,10 @@ def test_a_record_that_a_destination_will_never_take_is_shelved_alone(open_shop:
 
 def test_what_is_wrong_with_a_transform_of_bad_records_is_said_clearly(shop: Shop) -> None:
     project = (shop.folder / "muxly.yaml").read_text()
-    shop.write("muxly.yaml", project + "transforms:\n  numbers:\n    key: [id]\n    sql: select id, cast(amount || 'x' as integer) n from shop.things\n")
+    shop.write(
+        "muxly.yaml",
+        project + "transforms:\n  numbers:\n    key: [id]\n    sql: select id, cast(amount || 'x' as integer) n from shop.things\n",
+    )
     shop.run(PULL)
     with pytest.raises(MuxlyError) as caught:
         shop.run("numbers")

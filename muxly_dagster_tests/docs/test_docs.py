@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from muxly_dagster import catalog
 from muxly_dagster.assembly import assemble
+from muxly_dagster.connector import PullSettings
 from muxly_dagster.project.load import load_project
 
 ROOT = Path(__file__).parents[2]
@@ -121,3 +123,30 @@ def test_the_readme_begins_with_the_two_commands() -> None:
     first = FENCE.search((ROOT / "README.md").read_text("utf-8").replace("```\n", "```text\n", 1))
     assert first
     assert first["text"].split("\n")[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("room", ["connectors", "destinations", "transforms"])
+def test_everything_in_the_catalog_has_its_page(room: str) -> None:
+    names = {"connectors": catalog.connector_names, "destinations": catalog.destination_names, "transforms": catalog.step_names}[room]()
+    assert sorted(page.stem for page in (ROOT / "docs" / room).glob("*.md")) == sorted(names)
+
+
+def test_every_field_of_a_destination_or_connector_is_on_its_page() -> None:
+    missing = []
+    for room, names, find in (
+        ("connectors", catalog.connector_names(), catalog.connector_class),
+        ("destinations", catalog.destination_names(), catalog.destination_class),
+    ):
+        for name in names:
+            model = find(name)
+            fields = {**model.model_fields, **(model.Pull.model_fields if room == "connectors" else {})}
+            own = {field.alias or said for said, field in fields.items()} - set(PullSettings.model_fields)
+            page = (ROOT / "docs" / room / f"{name}.md").read_text("utf-8")
+            missing += [f"{room}/{name}: {field}" for field in sorted(own) if f"`{field}`" not in page]
+    assert missing == []
+
+
+def test_every_setting_is_explained() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    named = set(re.findall(r"MUXLY_[A-Z_]+[A-Z]", (ROOT / "muxly_dagster" / "settings.py").read_text("utf-8")))
+    assert {name for name in named if f"`{name}`" not in page} == set()

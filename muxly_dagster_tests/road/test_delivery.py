@@ -182,6 +182,16 @@ def test_a_destination_that_miscounts_is_found_out(road: Road) -> None:
         road.deliver(road.target(destination=Forgetful()))
 
 
+def test_a_destination_that_gets_nowhere_is_not_asked_for_ever(road: Road) -> None:
+    class Idle(MemoryDestination):
+        def deliver(self, delivery: Any) -> Receipt:
+            return Receipt(0, upto=delivery.after)
+
+    road.store({"id": "1"})
+    with pytest.raises(MuxlyError, match="answered for nothing of 1 records"):
+        road.deliver(road.target(destination=Idle()))
+
+
 def test_a_destination_that_keeps_offsets_is_believed_over_the_ledger(road: Road) -> None:
     class Keeping(MemoryDestination):
         def position(self, delivery_id: str, table_id: str) -> int | None:

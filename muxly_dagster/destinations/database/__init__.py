@@ -24,6 +24,7 @@ class Database(Destination):
 
     type: ClassVar[str] = "database"
     title: ClassVar[str] = "SQL database"
+    keeps_offset: ClassVar[bool] = True
 
     # An address that is refused may hold a password: pydantic must not quote it.
     model_config = ConfigDict(hide_input_in_errors=True)

@@ -142,6 +142,15 @@ def plan(
     )
 
 
+def gone(landing: Landing, position: int) -> ConfigurationError:
+    """The error for a table that was there before: made anew, it would hold only what changes from now on."""
+    return ConfigurationError(
+        f"the table does not exist, though the changes up to {position} were delivered before",
+        do=f"put it back, or deliver everything again with `muxly run {landing.delivery_id} --from-start`",
+        where=landing.target,
+    )
+
+
 def now() -> str:
     """The present, as it stands in the offsets table."""
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

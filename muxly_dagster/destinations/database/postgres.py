@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from muxly_dagster import records
 from muxly_dagster.destinations.database import postgres_types as types
-from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, now
+from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, gone, now
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater, SignInError
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -37,6 +37,8 @@ def write(url: str, landing: Landing) -> Written:
         position, begun = _offsets(connection, landing)
         if position is not None and position >= landing.upto:
             return Written(position=position, repeated=True)
+        if position and not _exists(connection, landing.schema, landing.table):
+            raise gone(landing, position)
         evolved, column_types = _fit_table(connection, landing)
         if landing.mode == "replace" and not begun:
             connection.execute(SQL("TRUNCATE {}").format(_name(landing.schema, landing.table)))

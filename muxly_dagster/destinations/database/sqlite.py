@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muxly_dagster import records
-from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, now
+from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, gone, now
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
 
 _BUSY_SECONDS = 30.0
@@ -28,6 +28,8 @@ def write(path: str, landing: Landing) -> Written:
             position, begun = _offsets(connection, landing)
             if position is not None and position >= landing.upto:
                 return Written(position=position, repeated=True)
+            if position and not _declared(connection, landing.table):
+                raise gone(landing, position)
             evolved = _fit_table(connection, landing)
             if landing.mode == "replace" and not begun:
                 connection.execute(f"DELETE FROM {_quoted(landing.table)}")
