@@ -208,8 +208,9 @@ def hash_texts(texts: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int64]:
 def _hash64(values: pa.ChunkedArray | pa.Array, *, strip: bool) -> npt.NDArray[np.int64]:
     digest = xxhash.xxh3_64_intdigest
     items: Iterable[bytes] = values.to_pylist()
-    numbers = (digest(v.rstrip(_SEPARATOR)) for v in items) if strip else (digest(v) for v in items)
-    return np.fromiter(numbers, np.uint64, count=len(values)).view(np.int64)
+    if strip:
+        items = [v.rstrip(_SEPARATOR) for v in items]
+    return np.fromiter(map(digest, items), np.uint64, count=len(values)).view(np.int64)
 
 
 def _bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:

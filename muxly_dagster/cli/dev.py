@@ -12,17 +12,22 @@ from types import FrameType
 
 from muxly_dagster.cli import opening, terminal
 from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.state.troubles import usable_folder
 
 _SECONDS_TO_STOP = 20.0
 
 
 def dagster_home(home: Path, environ: Mapping[str, str]) -> Path:
-    """Dagster's own home: DAGSTER_HOME where it is set, else a folder in Muxly's, with a dagster.yaml that suits Muxly."""
+    """Dagster's own home: DAGSTER_HOME where it is set, else a folder in Muxly's, with a dagster.yaml that suits Muxly.
+
+    Raises ConfigurationError where it cannot be made.
+    """
     folder = Path(environ.get("DAGSTER_HOME") or home / "dagster").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     config = folder / "dagster.yaml"
-    if not config.exists():
-        config.write_text("telemetry:\n  enabled: false\nrun_queue:\n  dequeue_interval_seconds: 1\n", encoding="utf-8")
+    with usable_folder(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not config.exists():
+            config.write_text("telemetry:\n  enabled: false\nrun_queue:\n  dequeue_interval_seconds: 1\n", encoding="utf-8")
     return folder
 
 

@@ -58,4 +58,4 @@ def _general(text: str) -> Any:
     try:
         return jsonpath.compile(text)
     except jsonpath.JSONPathError as error:
-        raise ValueError(f"{text!r} is no JSONPath: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{text!r} is no JSONPath: {str(error).splitlines()[0]}; write a path such as $.results") from None

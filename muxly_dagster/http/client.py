@@ -166,7 +166,7 @@ class Http:
 
     def _exchange(self, request: Request, stop: threading.Event) -> Response:
         first = outgoing(request, self._base_url, self._headers, self._credentials)
-        address = urlsplit(first.url)
+        address = urlsplit(first.url.partition("?")[0])  # which is the same for all pages, so it is remembered
         if (place := (address.scheme, address.netloc)) not in self._allowed:
             try:
                 refusal = self._reach.refusal(address)

@@ -76,7 +76,7 @@ def failure_of_trouble(trouble: Trouble, where: str, redaction: Redaction, timeo
             do = "check base_url; for a certificate authority of your own, name its file in SSL_CERT_FILE"
             return SourceError(f"the server's certificate is not trusted ({text})", do=do, where=where)
         case "too_large":
-            do = "ask for smaller pages or fewer fields"
+            do = "ask for smaller pages or fewer fields, or raise the manifest's max_answer"
             return SourceError(f"the answer is larger than the {max_body:,} bytes allowed ({text})", do=do, where=where)
         case "invalid":
             return ConfigurationError(f"the request cannot be sent ({text})", do="check base_url, path and headers", where=where)

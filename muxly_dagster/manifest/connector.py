@@ -89,6 +89,7 @@ class ManifestConnector(Connector):
             self._address(),
             auth=self._auth(),
             limits=self.manifest.limits,
+            max_body=self.manifest.max_answer,
             headers={"Accept": "application/json"},
             hosts=self.manifest.hosts,
             judge=judge(self.manifest.errors),

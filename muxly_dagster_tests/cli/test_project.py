@@ -148,13 +148,13 @@ def test_every_mistake_is_told_with_its_place(shop: Muxly) -> None:
     assert done.err.splitlines() == [
         "2 problems found",
         "muxly.yaml:26:25: routes.customers_out.from: there is no table custmers; did you mean customers?",
-        "muxly.yaml:28:11: destinations.hook.type: there is no type of destination 'webhok'; did you mean webhook?",
+        "muxly.yaml:31:11: destinations.hook.type: there is no type of destination 'webhok'; did you mean webhook?",
     ]
     told = shop("check", "--json")
     assert told.code == 2
     assert [(p["file"], p["line"], p["column"], p["path"]) for p in told.json["problems"]] == [
         ("muxly.yaml", 26, 25, "routes.customers_out.from"),
-        ("muxly.yaml", 28, 11, "destinations.hook.type"),
+        ("muxly.yaml", 31, 11, "destinations.hook.type"),
     ]
     for command in (["run", "shop"], ["query", "select 1"], ["preview", "shop.orders"], ["dead-letters", "list"], ["dev"]):
         assert shop(*command).code == 2

@@ -25,7 +25,7 @@ def shown(console: Console) -> str:
 
 def deliver_something(environ: Mapping[str, str]) -> int:
     """Stands for the project's run: leaves what the project's destinations leave."""
-    out = Path(environ["DEMO_FOLDER"]) / "out"
+    out = Path(environ["MUXLY_PROJECT"]).parent / "out"
     (out / "deals" / "crm_deals").mkdir(parents=True, exist_ok=True)
     (out / "deals" / "crm_deals" / "1.ndjson").write_text("{}\n")
     (out / "deals" / "crm_deals" / ".unfinished").write_text("{")

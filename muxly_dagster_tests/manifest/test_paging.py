@@ -229,3 +229,11 @@ def test_a_page_that_is_html_says_what_came_and_from_where(serve: Serve, make: M
         pull(make(server.url, {}))
     assert "<!doctype html>" in caught.value.what
     assert caught.value.where.endswith("/things")
+
+
+def test_an_answer_may_be_as_large_as_the_manifest_says(serve: Serve, make: Make) -> None:
+    server = serve(lambda _: json_answer({"results": [{"id": 1, "text": "x" * 5000}]}))
+    assert len(ids(pull(make(server.url, {}, max_answer=6000)))) == 1
+    with pytest.raises(SourceError, match="larger than the 4,000 bytes allowed") as error:
+        pull(make(server.url, {}, max_answer=4000))
+    assert "max_answer" in error.value.do
