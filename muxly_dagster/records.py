@@ -215,11 +215,20 @@ def _hash64(values: pa.ChunkedArray | pa.Array, *, strip: bool) -> npt.NDArray[n
 
 def _bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Values as text, with the empty text told apart from null."""
-    text = column if pa.types.is_string(column.type) or pa.types.is_binary(column.type) else pc.cast(column, pa.string())
-    empty = pc.equal(pc.binary_length(text), 0)
-    if pc.any(empty).as_py():
-        text = pc.if_else(empty, pa.scalar(_EMPTY, pa.binary()), text.cast(pa.binary()))
-    return text.cast(pa.binary())
+    if not (pa.types.is_string(column.type) or pa.types.is_binary(column.type)):
+        return pc.cast(column, pa.string()).cast(pa.binary())  # no number, time or truth value is written as nothing
+    if any(map(_may_hold_empty, column.chunks)):
+        empty = pc.equal(pc.binary_length(column), 0)
+        return pc.if_else(empty, pa.scalar(_EMPTY, pa.binary()), column.cast(pa.binary()))
+    return column.cast(pa.binary())
+
+
+def _may_hold_empty(texts: pa.Array) -> bool:
+    """Whether some text is empty; also true for nulls, which take no more room."""
+    if not len(texts):
+        return False
+    ends = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return bool((ends[1:] == ends[:-1]).any())
 
 
 def key_texts(rows: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:

@@ -50,6 +50,7 @@ def environment(folder: Path, url: str) -> dict[str, str]:
     return {
         "MUXLY_PROJECT": str(folder / "muxly.yaml"),
         "MUXLY_HOME": str(folder / ".muxly"),
+        "DEMO_FOLDER": str(folder),
         "DEMO_API": url,
         "DEMO_CRM_TOKEN": CRM_TOKEN,
         "DEMO_BILLING_KEY": BILLING_KEY,

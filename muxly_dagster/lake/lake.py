@@ -1,4 +1,4 @@
-"""Opens and lists the tables of the lake, lays them open to SQL, and keeps them compact."""
+"""The lake: its tables written, listed, laid open to SQL, kept compact."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
 from muxly_dagster import records
 from muxly_dagster.connector import Contract
 from muxly_dagster.errors import MuxlyError
-from muxly_dagster.lake.table import LakeTable, unreadable, unwritable
+from muxly_dagster.lake.table import unwritable
+from muxly_dagster.lake.tables import Tables
 from muxly_dagster.lake.writer import Writer
 
 if TYPE_CHECKING:
@@ -24,31 +25,8 @@ def _column(field: pa.Field) -> str:
     return f"cast({name} as json) as {name}" if records.is_json(field) else name
 
 
-class Lake:
-    """All tables under one folder or bucket URL (`s3://`, `gs://`). `options` go to the object store as they stand."""
-
-    def __init__(self, url: str, options: dict[str, str] | None = None) -> None:
-        self.url, self.options = url.rstrip("/"), options
-
-    def path(self, name: str) -> str:
-        """Where the table of this name lives: `crm.contacts` in the folder crm/contacts."""
-        return f"{self.url}/{name.replace('.', '/')}"
-
-    def table(self, name: str) -> LakeTable | None:
-        """The table as it stands now; None if nothing was ever stored under this name."""
-        try:
-            return LakeTable(name, DeltaTable(self.path(name), storage_options=self.options))
-        except TableNotFoundError:
-            return None
-        except DeltaError as error:
-            raise unreadable(name, self.path(name), error) from error
-
-    def existing(self, name: str) -> LakeTable:
-        """The table as it stands now. Raises MuxlyError when there is none yet."""
-        table = self.table(name)
-        if table is None:
-            raise MuxlyError(f"{name} has no data yet", do=f"run `muxly run {name}` first")
-        return table
+class Lake(Tables):
+    """The tables, and what is done to them: written, laid open to SQL, kept compact."""
 
     def writer(
         self, name: str, *, key: Iterable[str], run_id: str, contract: Contract = "evolve", appends: bool = False, flush_rows: int = 50_000

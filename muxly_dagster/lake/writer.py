@@ -4,7 +4,7 @@ import datetime as dt
 from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,7 @@ from muxly_dagster.connector import Contract
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.lake.known import KnownRows, contains
 from muxly_dagster.lake.table import CURSOR_TRANSACTION, HEAD_TRANSACTION, LakeTable, describe_key, unwritable
-
-if TYPE_CHECKING:
-    from muxly_dagster.lake.lake import Lake
+from muxly_dagster.lake.tables import Tables
 
 # Measured on wide text rows: without dictionaries, and with statistics for the seq alone, the writer does 2.3 times
 # as many rows per CPU second, and the files are smaller.
@@ -68,15 +66,15 @@ class Writer:
     """
 
     def __init__(
-        self, lake: "Lake", name: str, *, key: tuple[str, ...], run_id: str, contract: Contract, appends: bool, flush_rows: int
+        self, tables: Tables, name: str, *, key: tuple[str, ...], run_id: str, contract: Contract, appends: bool, flush_rows: int
     ) -> None:
         self.name, self.key, self.appends = name, key, appends
         self._rejected: list[tuple[pa.Table, str]] = []
         self.written = Written()
         self.failed = False
         """Whether a commit failed. It may have come through all the same, so this writer must not commit again."""
-        self._lake, self._run_id, self._contract, self._flush_rows = lake, run_id, contract, flush_rows
-        self._table: LakeTable | None = lake.table(name)
+        self._tables, self._run_id, self._contract, self._flush_rows = tables, run_id, contract, flush_rows
+        self._table: LakeTable | None = tables.table(name)
         self._schema = self._table.schema if self._table else pa.schema([])
         self._known = self._table.known() if self._table and not appends else KnownRows()
         self._head = self._table.head if self._table else 0
@@ -169,23 +167,23 @@ class Writer:
         first = self._table is None
         try:
             write_deltalake(
-                self._lake.path(self.name) if self._table is None else self._table.delta,
+                self._tables.path(self.name) if self._table is None else self._table.delta,
                 rows,
                 mode="error" if first else "append",
                 schema_mode=None if first else "merge",
                 name=self.name,
                 description=describe_key(self.key),
                 configuration=_CONFIGURATION if first else None,
-                storage_options=self._lake.options,
+                storage_options=self._tables.options,
                 writer_properties=_PARQUET,
                 commit_properties=self._commit_properties(self._head + len(rows), version),
                 post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
             )
         except (OSError, DeltaError) as error:
             self.failed = True
-            made_meanwhile = first and not isinstance(error, OSError) and self._lake.table(self.name) is not None
-            raise unwritable(self.name, self._lake.path(self.name), error, busy=made_meanwhile) from error
-        self._table = self._lake.existing(self.name)
+            made_meanwhile = first and not isinstance(error, OSError) and self._tables.table(self.name) is not None
+            raise unwritable(self.name, self._tables.path(self.name), error, busy=made_meanwhile) from error
+        self._table = self._tables.existing(self.name)
         self._head = self._table.head
 
     def _commit_properties(self, head: int, version: int | None = None) -> CommitProperties:
@@ -358,7 +356,7 @@ class Writer:
             )
         except (OSError, DeltaError) as error:
             raise unwritable(self.name, self._table.url, error) from error
-        self._table = self._lake.existing(self.name)
+        self._table = self._tables.existing(self.name)
 
     def _discarded(self, rows: pa.Table) -> pa.Table:
         """Only the columns the table has; rows whose values do not fit their types are rejected."""

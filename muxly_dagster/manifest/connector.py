@@ -15,8 +15,8 @@ from muxly_dagster.connector import Batch, Connector, Cursor, PullSettings, Stre
 from muxly_dagster.decoding import declared_field
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.http import Http
-from muxly_dagster.manifest.conditions import judge
 from muxly_dagster.manifest.expressions import ABSENT, Context, render
+from muxly_dagster.manifest.judging import judge
 from muxly_dagster.manifest.loading import read_manifest, url_mistakes
 from muxly_dagster.manifest.runner import build_request, read_stream
 from muxly_dagster.manifest.schema import ApiKeyKind, ApiVersion, Input, Manifest, StreamSpec, parse_duration

@@ -249,7 +249,9 @@ class Manifest(_Model):
     config: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Input] = {}
     check: RequestSpec | None = None
     limits: list[Limit] = []
-    max_answer: int = Field(256 << 20, gt=0, description="Bytes of one answer, unpacked, above which a pull fails rather than fill the memory.")
+    max_answer: int = Field(
+        256 << 20, gt=0, description="Bytes of one answer, unpacked, above which a pull fails rather than fill the memory."
+    )
     errors: list[ErrorRule] = []
     streams: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], StreamSpec] = Field(min_length=1)
 
