@@ -30,7 +30,7 @@ def pull(
 ) -> Outcome:
     """Read a stream's news into its lake table. `from_start` forgets the cursor and reads everything again.
 
-    A checkpoint is made on the way whenever `flush_rows` changes are waiting (or 32 MiB).
+    A checkpoint is made on the way whenever `flush_rows` changes are waiting (or 16 MiB).
 
     Raises BusyError when the pull is running already, and what the connector raises; what was stored until then stays.
     """

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from muxly_dagster import records
 from muxly_dagster.errors import BusyError, MuxlyError
 from muxly_dagster.lake.known import KnownRows
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 CURSOR_TRANSACTION = "muxly"
 """The application id under which a commit names the state's cursor row that belongs to it."""
@@ -81,13 +83,13 @@ class LakeTable:
         column = f"max.{records.SEQ}"
         return (pc.max(actions[column]).as_py() or 0) if column in actions.column_names else 0
 
-    def dataset(self) -> ds.Dataset:
+    def dataset(self) -> "ds.Dataset":
         """All changes with all columns, for a scanner that prunes files by `_muxly_seq`."""
         return self.delta.to_pyarrow_dataset()
 
     def changes(self, after: int, upto: int) -> pa.Table:
         """The changes with seq in (after, upto], in order: envelope and data columns."""
-        seq = ds.field(records.SEQ)
+        seq = pc.field(records.SEQ)
         with self._reading():
             rows = self.dataset().to_table(filter=(seq > after) & (seq <= upto), use_threads=False)
         return self._typed(rows).sort_by(records.SEQ)
@@ -95,7 +97,7 @@ class LakeTable:
     def row_bytes(self, seq: int) -> int:
         """About how many bytes a change takes in memory, by the file that holds this one."""
         with self._reading():
-            for fragment in self.dataset().get_fragments(filter=ds.field(records.SEQ) == seq):
+            for fragment in self.dataset().get_fragments(filter=pc.field(records.SEQ) == seq):
                 groups = [fragment.metadata.row_group(n) for n in range(fragment.metadata.num_row_groups)]
                 return int(sum(g.total_byte_size for g in groups) // max(1, sum(g.num_rows for g in groups))) + 1
         return 1
@@ -173,5 +175,5 @@ class LakeTable:
     def history_of(self, key: str) -> pa.Table:
         """All changes of one record, oldest first."""
         with self._reading():
-            rows = self.dataset().to_table(filter=ds.field(records.KEY) == key)
+            rows = self.dataset().to_table(filter=pc.field(records.KEY) == key)
         return self._typed(rows).sort_by(records.SEQ)

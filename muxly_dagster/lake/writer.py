@@ -32,12 +32,13 @@ from muxly_dagster.lake.tables import Tables
 _PARQUET = WriterProperties(
     compression="ZSTD",
     compression_level=1,
+    data_page_size_limit=256 * 1024,  # every column keeps a page in memory
     default_column_properties=ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE"),
     column_properties={records.SEQ: ColumnProperties(dictionary_enabled=False, statistics_enabled="CHUNK")},
 )
 # Delta must list statistics of no other column: a dataset scan takes those that are listed but missing for nulls, and prunes the file.
 _CONFIGURATION = {"delta.dataSkippingNumIndexedCols": "1"}
-_FLUSH_BYTES = 32 << 20
+_FLUSH_BYTES = 16 << 20
 
 
 @dataclass(slots=True)

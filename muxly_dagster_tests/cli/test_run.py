@@ -4,14 +4,17 @@ import os
 import pty
 import re
 import select
+import signal
 import sqlite3
 import subprocess
+import threading
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from muxly_dagster_tests.cli.command import COMMAND, Muxly, clean_environ
+from muxly_dagster_tests.http.server import Asked, Server, json_answer
 
 FIELDS = ["asset", "read", "changed", "accepted", "refused", "unrouted", "seconds", "status"]
 
@@ -100,6 +103,29 @@ def test_the_run_is_in_dagsters_history(ran: Muxly) -> None:
         assert any(run.tags.get("muxly/run") == "everyday api things_out" and run.is_success for run in runs)
         event = instance.get_latest_materialization_event(dg.AssetKey(["shop", "orders"]))
         assert event is not None
+
+
+def test_ctrl_c_ends_a_run_in_words(shop: Muxly) -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    def reply(_: Asked) -> bytes:
+        asked.set()
+        gone.wait(60)
+        return json_answer({"data": []})
+
+    with Server(reply) as slow:
+        environ = clean_environ() | shop.environ | {"API_URL": slow.url}
+        command = [*COMMAND, "run", "api", "things_out"]
+        with subprocess.Popen(
+            command, cwd=shop.folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+        gone.set()
+    assert process.returncode == 1
+    assert "api.things failed: it was interrupted" in said
+    assert "Traceback" not in said
 
 
 def on_terminal(muxly: Muxly, *arguments: str, columns: int = 80, **environ: str) -> str:
