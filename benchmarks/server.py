@@ -36,9 +36,10 @@ def tail(number: int) -> bytes:
         "createdate": f"2025-03-{day:02d}T12:00:00.000Z",
         "lastmodifieddate": f"2026-01-{day:02d}T12:00:00.000Z",
         "industry": "COMPUTER_SOFTWARE",
-        "notes": f"Met at the fair, wants a call back in spring {number % 50}; prefers e-mail to phone calls and decides together with the board.",
+        "notes": f"Met at the fair in hall {number % 50}, wants a call back in spring; prefers e-mail to calls, decides with the board.",
     }
-    rest = {"properties": properties, "createdAt": properties["createdate"], "updatedAt": properties["lastmodifieddate"], "archived": False}
+    created, updated = properties["createdate"], properties["lastmodifieddate"]
+    rest = {"properties": properties, "createdAt": created, "updatedAt": updated, "archived": False}
     return b'",' + json.dumps(rest, separators=(",", ":")).encode()[1:]
 
 

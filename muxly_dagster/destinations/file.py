@@ -32,7 +32,7 @@ class File(Destination):
     type: ClassVar[str] = "file"
     title: ClassVar[str] = "Files"
 
-    path: Annotated[str, InProject()] = Field(min_length=1, description="The folder; created if missing. Each table gets a folder of its own in it.")
+    path: Annotated[str, InProject()] = Field(min_length=1, description="The folder; made if missing. Each table gets its own in it.")
     format: Literal["json", "ndjson", "csv", "parquet"] = Field("ndjson", description="How records are written.")
     records: Literal["record", "data"] = Field(
         "record",

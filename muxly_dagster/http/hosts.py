@@ -53,7 +53,12 @@ def merge_query(url: str, params: Sequence[tuple[str, str]]) -> str:
     url = url.partition("#")[0]
     if not params:
         return url
-    return f"{url}{'&' if '?' in url else '?'}{urlencode(params, quote_via=quote)}"
+    query = "&".join([f"{_quoted(name)}={_quoted(value)}" for name, value in params])
+    return f"{url}{'&' if '?' in url else '?'}{query}"
+
+
+def _quoted(text: str) -> str:
+    return text if text.isalnum() and text.isascii() else quote(text, safe="")
 
 
 def without_params(url: str, names: frozenset[str], values: frozenset[str]) -> str:

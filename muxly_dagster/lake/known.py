@@ -13,6 +13,8 @@ import numpy.typing as npt
 Hashes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+_LARGEST_RUN = 1 << 18
+
 
 @dataclass(slots=True)
 class _Run:
@@ -62,8 +64,8 @@ class KnownRows:
         return changed
 
     def _add(self, run: _Run) -> None:
-        """Merge runs of like size, so that there are never more than a handful."""
-        while self._runs and len(self._runs[0].keys) < 2 * len(run.keys):
+        """Merge runs of like size, so that there are few; not the largest, or merging them would be the peak of memory."""
+        while self._runs and len(self._runs[0].keys) < 2 * len(run.keys) and len(self._runs[0].keys) + len(run.keys) <= _LARGEST_RUN:
             other = self._runs.pop(0)
             keys = np.concatenate([run.keys, other.keys])
             order = np.argsort(keys, kind="stable")

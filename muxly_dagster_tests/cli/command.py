@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ class Muxly:
     """Runs `muxly` in `folder`. `said` gathers all that any command ever wrote, to look for what must not be in it."""
 
     folder: Path
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     def __call__(self, *arguments: str, folder: Path | None = None, **environ: str) -> Done:

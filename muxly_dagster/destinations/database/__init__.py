@@ -29,7 +29,9 @@ class Database(Destination):
     # An address that is refused may hold a password: pydantic must not quote it.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: Annotated[SecretStr, InProject()] = Field(description="`postgresql://user:password@host/database`, or `sqlite:///path/to/file.db`.")
+    url: Annotated[SecretStr, InProject()] = Field(
+        description="`postgresql://user:password@host/database`, or `sqlite:///path/to/file.db`."
+    )
     table: str = Field(
         "", description="The table's name; what it comes from, with dots as underscores (`crm_deals`), unless told otherwise."
     )
