@@ -1,9 +1,11 @@
 """Known rows tell what changed exactly as a dictionary would."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muxly_dagster.lake import known as known_rows
 from muxly_dagster.lake.known import KnownRows, contains
 
 _batches = st.lists(st.dictionaries(st.integers(-50, 50), st.integers(-3, 3), max_size=30), max_size=12)
@@ -34,6 +36,16 @@ def test_a_log_in_any_order_ends_in_the_newest_versions(log: list[tuple[int, int
     )
     assert len(known) == len(model)
     assert not known.learn(_array(model.keys()), _array(model.values())).any()
+
+
+def test_rows_are_found_in_runs_that_are_too_large_to_be_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_rows, "_LARGEST_RUN", 8)
+    known = KnownRows()
+    batches = [_array(range(first, 40, 8)) for first in range(8)]
+    assert all(known.learn(batch, batch).all() for batch in batches)
+    assert len(known) == 40
+    assert not any(known.learn(batch, batch).any() for batch in batches)
+    assert known.learn(_array([3, 30]), _array([3, 31])).tolist() == [False, True]
 
 
 def test_contains_looks_up_sorted_keys() -> None:
