@@ -71,7 +71,7 @@ def postgres() -> list[Row]:
 
     count = 300_000
     with api(count) as url, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        address = server.shared(Path(folder))
+        address = server.shared(Path(folder), buffers="128MB")
         stack.callback(server.stop, Path(folder))
         environ = projects.contacts(Path(folder), url, stack.enter_context(server.fresh_database(address)))
         run([*MUXLY, "run", "bench.contacts", "--json"], **environ)

@@ -16,18 +16,21 @@ from typing import Any
 import psycopg
 from filelock import FileLock
 
-_OPTIONS = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=300 -c shared_buffers=32MB -c jit=off"
+_OPTIONS = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=300 -c jit=off"
 _UNPRIVILEGED = "nobody"
 
 
-def shared(folder: Path) -> str:
-    """The URL of the run's server; the first who asks starts it. `folder` is common to all workers of the run."""
+def shared(folder: Path, *, buffers: str = "32MB") -> str:
+    """The URL of the run's server; the first who asks starts it. `folder` is common to all workers of the run.
+
+    `buffers` is little for the many small tests; 128MB is what Postgres itself comes with.
+    """
     note = folder / "postgres.url"
     with FileLock(folder / "postgres.lock"):
         if not note.exists():
             data = Path(tempfile.mkdtemp(prefix="muxly-pg-"))
             (folder / "postgres.data").write_text(str(data))
-            note.write_text(_start(data))
+            note.write_text(_start(data, buffers))
         return note.read_text()
 
 
@@ -56,14 +59,14 @@ def fresh_database(server: str) -> Iterator[str]:
             connection.execute(f'drop database if exists "{name}" with (force)')
 
 
-def _start(folder: Path) -> str:
+def _start(folder: Path, buffers: str) -> str:
     if _account():
         shutil.chown(folder, _UNPRIVILEGED)
     data, log = folder / "data", folder / "log"
     _run("initdb", "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", folder=folder)
     for _ in range(5):
         port = _free_port()
-        options = f"-h 127.0.0.1 -p {port} -k '' {_OPTIONS}"
+        options = f"-h 127.0.0.1 -p {port} -k '' {_OPTIONS} -c shared_buffers={buffers}"
         started = _run("pg_ctl", "-D", str(data), "-l", str(log), "-w", "-o", options, "start", folder=folder, check=False)
         if started.returncode == 0:
             return f"postgresql://postgres@127.0.0.1:{port}/postgres"
