@@ -59,8 +59,10 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
-    """Rows under headings, a line for each. A name that is too long for the terminal goes on below, behind its dot."""
+    """Rows under headings, a line for each. Where the terminal is narrow, columns move together, then names go on behind their dot."""
     table = _table(columns, rows, numbers)
+    if _width(table) > out.width:
+        table = _table(columns, rows, numbers, gap=1)
     if _width(table) > out.width:
         table = _table(columns, [[Text(str(row[0]).replace(".", ".\n  ", 1)), *row[1:]] for row in rows], numbers)
     out.print(table, width=max(out.width, _width(table)), soft_wrap=False, crop=False)
@@ -93,8 +95,8 @@ def print_checks(checks: Iterable[tuple[str, str, str, str]]) -> None:
     out.print(table, soft_wrap=False)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[str], *, gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(Text(column), justify="right" if column in numbers else "left", no_wrap=True)
     for row in rows:

@@ -33,6 +33,12 @@ _TYPES = {
 }
 
 
+def _slip(node: Node | None, wanted: str, known: Iterable[str]) -> str:
+    """The key that was written where `wanted` was meant, if one looks so much like it."""
+    written = node.value if node is not None and isinstance(node.value, dict) else {}
+    return next(iter(difflib.get_close_matches(wanted, [key for key in written if key not in set(known)], n=1, cutoff=0.7)), "")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The next step for a word that is not among the known ones: the nearest of them, or all when they are few."""
     names = sorted(set(known))
@@ -78,6 +84,9 @@ def problems_in(tree: Node, path: Sequence[Segment], error: ValidationError, mod
         if kind == "extra_forbidden":
             name, known = str(loc[-1]) if loc else "", _fields_at(model, detail["loc"][:-1])
             found[full] = problem_at(tree, full, "is not known here", did_you_mean(name, known), at_key=True)
+        elif kind == "missing" and (slip := _slip(tree.find(full[:-1]), str(full[-1]), _fields_at(model, detail["loc"][:-1]))):
+            meant = (*full[:-1], slip)
+            found.setdefault(meant, problem_at(tree, meant, "is not known here", f"did you mean {full[-1]}?", at_key=True))
         elif kind == "missing":
             found[full] = problem_at(tree, full, "is missing", _description(model, detail["loc"]))
         elif kind == "union_tag_not_found":

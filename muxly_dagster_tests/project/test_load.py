@@ -285,3 +285,22 @@ def test_settings_of_destinations_do_not_show_when_a_project_is_printed(tmp_path
     )
     assert project.destinations["box"].config == {"key": "hunter2"}
     assert "hunter2" not in repr(project)
+
+
+def test_a_slip_in_a_name_that_must_be_there_is_told_once_where_it_stands(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "muxly.yaml",
+        """\
+        sources:
+          crm:
+            connecter: shelf
+        routes:
+          big: {form: crm.books, to: box}
+        """,
+    )
+    found = {p.path: (p.line, p.what, p.do) for p in mistakes(path)}
+    assert found == {
+        "sources.crm.connecter": (3, "is not known here", "did you mean connector?"),
+        "routes.big.form": (5, "is not known here", "did you mean from?"),
+    }
