@@ -25,6 +25,13 @@ class _Run:
     seen: Mask
 
 
+def newest(keys: Hashes, seqs: Hashes, deleted: Mask) -> npt.NDArray[np.intp]:
+    """Where, in a log in any order, the newest change of each key stands that is not deleted; in ascending order of the keys."""
+    order = np.lexsort((seqs, keys))
+    last = np.append(keys[order][1:] != keys[order][:-1], True) if len(keys) else np.zeros(0, np.bool_)
+    return order[last & ~deleted[order]]
+
+
 class KnownRows:
     """Key hash → content hash of the newest version of each record that is not deleted."""
 
@@ -37,13 +44,10 @@ class KnownRows:
     @classmethod
     def from_log(cls, keys: Hashes, contents: Hashes, seqs: Hashes, deleted: Mask) -> "KnownRows":
         """The state after a log of changes, given in any order."""
-        order = np.lexsort((seqs, keys))
-        keys, contents, deleted = keys[order], contents[order], deleted[order]
-        newest = np.append(keys[1:] != keys[:-1], True) if len(keys) else np.zeros(0, np.bool_)
-        keep = newest & ~deleted
+        at = newest(keys, seqs, deleted)
         known = cls()
-        if keep.any():
-            known._runs = [_Run(keys[keep], contents[keep], np.zeros(int(keep.sum()), np.bool_))]
+        if len(at):
+            known._runs = [_Run(keys[at], contents[at], np.zeros(len(at), np.bool_))]
         return known
 
     def learn(self, keys: Hashes, contents: Hashes) -> Mask:

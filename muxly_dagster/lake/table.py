@@ -13,7 +13,7 @@ from deltalake.exceptions import CommitFailedError
 
 from muxly_dagster import records
 from muxly_dagster.errors import BusyError, MuxlyError
-from muxly_dagster.lake.known import KnownRows
+from muxly_dagster.lake.known import KnownRows, newest
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -121,29 +121,29 @@ class LakeTable:
 
     def known(self) -> KnownRows:
         """The hashes of all current rows."""
-        keys, contents, seqs, deleted = [], [], [], []
-        for batch in self.batches([records.SEQ, records.OP, records.KEY, records.HASH]):
-            keys.append(records.hash_texts(batch.column(records.KEY)))
-            contents.append(batch.column(records.HASH).to_numpy())
-            seqs.append(batch.column(records.SEQ).to_numpy())
-            deleted.append(pc.equal(batch.column(records.OP), "delete").to_numpy(zero_copy_only=False))
-        if not keys:
-            return KnownRows()
-        return KnownRows.from_log(np.concatenate(keys), np.concatenate(contents), np.concatenate(seqs), np.concatenate(deleted))
+        keys, seqs, deleted, contents = self._log(records.HASH)
+        return KnownRows.from_log(keys, contents, seqs, deleted)
 
     def current_seqs(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The seqs of the newest version of every record that is not deleted, ascending."""
-        seqs, keys, deleted = [], [], []
-        for batch in self.batches([records.SEQ, records.OP, records.KEY]):
-            keys.append(records.hash_texts(batch.column(records.KEY)))
-            seqs.append(batch.column(records.SEQ).to_numpy())
-            deleted.append(pc.equal(batch.column(records.OP), "delete").to_numpy(zero_copy_only=False))
-        if not keys:
-            return np.zeros(0, np.int64)
-        all_keys, all_seqs, all_deleted = np.concatenate(keys), np.concatenate(seqs), np.concatenate(deleted)
-        order = np.lexsort((all_seqs, all_keys))
-        newest = np.append(all_keys[order][1:] != all_keys[order][:-1], True)
-        return np.sort(all_seqs[order][newest & ~all_deleted[order]])
+        keys, seqs, deleted = self._log()
+        return np.sort(seqs[newest(keys, seqs, deleted)])
+
+    def _log(self, *more: str) -> list[Any]:
+        """All changes in no particular order, as arrays: key hashes, seqs, whether it is a delete, and what else is asked for."""
+        parts: list[list[Any]] = [
+            [np.zeros(0, np.int64)],
+            [np.zeros(0, np.int64)],
+            [np.zeros(0, np.bool_)],
+            *([np.zeros(0, np.int64)] for _ in more),
+        ]
+        for batch in self.batches([records.SEQ, records.OP, records.KEY, *more]):
+            parts[0].append(records.hash_texts(batch.column(records.KEY)))
+            parts[1].append(batch.column(records.SEQ).to_numpy())
+            parts[2].append(pc.equal(batch.column(records.OP), "delete").to_numpy(zero_copy_only=False))
+            for part, name in zip(parts[3:], more, strict=True):
+                part.append(batch.column(name).to_numpy())
+        return [np.concatenate(part) for part in parts]
 
     def current_batches(self, columns: Iterable[str] | None = None, *, envelope: bool = False) -> Iterator[pa.RecordBatch]:
         """The current rows, a batch at a time: the data columns asked for, with the envelope if wanted."""

@@ -29,7 +29,9 @@ class Cursors:
             connection.execute(
                 sa.delete(table).where(table.c.pull == pull, sa.or_(table.c.version >= version, table.c.version < version - _KEPT))
             )
-            connection.execute(sa.insert(table).values(pull=pull, version=version, cursor=cursor, table_id=table_id, written_at=_now()))
+            connection.execute(
+                sa.insert(table).values(pull=pull, version=version, cursor=cursor, table_id=table_id, written_at=tables.now())
+            )
 
     def forget(self, pull: str) -> None:
         """Start over: forget every cursor and that the pull ever ran."""
@@ -41,7 +43,7 @@ class Cursors:
         """Remember that a pull has read everything, and the lake table it stored it in."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(tables.pulls).where(tables.pulls.c.pull == pull))
-            connection.execute(sa.insert(tables.pulls).values(pull=pull, table_id=table_id, last_success=_now()))
+            connection.execute(sa.insert(tables.pulls).values(pull=pull, table_id=table_id, last_success=tables.now()))
 
     def last_success(self, pull: str) -> tuple[str, dt.datetime] | None:
         """The lake table's id and the time of the last complete pull; None if there was none."""
@@ -50,7 +52,3 @@ class Cursors:
                 sa.select(tables.pulls.c.table_id, tables.pulls.c.last_success).where(tables.pulls.c.pull == pull)
             ).one_or_none()
         return (row.table_id, dt.datetime.fromisoformat(row.last_success)) if row else None
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

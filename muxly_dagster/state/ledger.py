@@ -1,7 +1,6 @@
 """The ledger: how far each target has come, what every delivery was answered, and what could not be taken."""
 
 import dataclasses
-import datetime as dt
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -93,13 +92,13 @@ class Ledger:
             ).one_or_none()
             if held and held.table_id == receipt.table_id and held.seq > receipt.after:
                 raise BusyError(f"another run of {receipt.target} is going on", do="wait until it has ended")
-            values = {"table_id": receipt.table_id, "seq": receipt.upto, "moved_at": _now()}
+            values = {"table_id": receipt.table_id, "seq": receipt.upto, "moved_at": tables.now()}
             if held:
                 connection.execute(sa.update(table).where(table.c.target == receipt.target).values(**values))
             else:
                 connection.execute(sa.insert(table).values(target=receipt.target, **values))
             connection.execute(sa.delete(tables.receipts).where(tables.receipts.c.id == receipt.id))
-            row = dataclasses.asdict(receipt) | {"id": receipt.id, "at": _now()}
+            row = dataclasses.asdict(receipt) | {"id": receipt.id, "at": tables.now()}
             connection.execute(sa.insert(tables.receipts).values(**row))
             _shelve(connection, letters)
 
@@ -114,7 +113,7 @@ class Ledger:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(table).where(table.c.target == target))
             if offset is not None:
-                connection.execute(sa.insert(table).values(target=target, table_id=offset.table_id, seq=offset.seq, moved_at=_now()))
+                connection.execute(sa.insert(table).values(target=target, table_id=offset.table_id, seq=offset.seq, moved_at=tables.now()))
 
     def receipts(
         self, target: str | None = None, *, table_id: str | None = None, seq: int | None = None, limit: int = 100
@@ -186,15 +185,11 @@ def _shelve(connection: sa.Connection, letters: Sequence[DeadLetter]) -> None:
     for letter in letters:
         known = connection.scalar(sa.select(table.c.times).where(table.c.id == letter.id))
         if known is None:
-            connection.execute(sa.insert(table).values(**dataclasses.asdict(letter) | {"id": letter.id, "at": _now()}))
+            connection.execute(sa.insert(table).values(**dataclasses.asdict(letter) | {"id": letter.id, "at": tables.now()}))
         else:
             update = sa.update(table).where(table.c.id == letter.id)
-            connection.execute(update.values(times=known + 1, reason=letter.reason, run_id=letter.run_id, status="open", at=_now()))
+            connection.execute(update.values(times=known + 1, reason=letter.reason, run_id=letter.run_id, status="open", at=tables.now()))
 
 
 def _digest(*parts: Any) -> str:
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

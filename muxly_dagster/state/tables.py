@@ -1,5 +1,7 @@
 """The tables of the state database. A change here needs a migration beside it; a test compares the two."""
 
+import datetime as dt
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData(
@@ -75,3 +77,8 @@ dead_letters = sa.Table(
     sa.Column("at", _TIME, nullable=False),
     sa.Index("ix_dead_letters_name_status", "name", "status"),
 )
+
+
+def now() -> str:
+    """The present moment as these tables hold it."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

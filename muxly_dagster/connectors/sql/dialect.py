@@ -65,6 +65,15 @@ class Select:
     cursor: str = ""
     batch_rows: int = 20_000
 
+    def text(self, quote: Callable[[str], str]) -> str:
+        """The statement, with the cursor's value as a last column `_muxly_position`."""
+        items = [quote(column.name) for column in self.columns]
+        if self.cursor:
+            items.append(f"{quote(self.cursor)} as _muxly_position")
+        order = f" order by {quote(self.cursor)}" if self.cursor else ""
+        where = f" where {self.where}" if self.where else ""
+        return f"select {', '.join(items)} from {self.source}{where}{order}"
+
 
 class Database(ABC):
     """One open, read-only connection that sees a single state of the data. A context manager; every method may raise MuxlyError.

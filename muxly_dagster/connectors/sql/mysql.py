@@ -107,14 +107,9 @@ class MySql(Database):
         return tuple(row[4] for row in sorted(rows, key=lambda row: int(row[3])))
 
     def read(self, select: Select, known: pa.Schema | None) -> Iterator[Chunk]:
-        items = [self.quote(column.name) for column in select.columns]
-        if select.cursor:
-            items.append(f"{self.quote(select.cursor)} as _muxly_position")
-        order = f" order by {self.quote(select.cursor)}" if select.cursor else ""
-        where = f" where {select.where}" if select.where else ""
         cursor = SSCursor(self._connection)
         try:
-            cursor.execute(f"select {', '.join(items)} from {select.source}{where}{order}")
+            cursor.execute(select.text(self.quote))
             rows: list[tuple[Any, ...]] = []
             size = 0
             while row := cursor.fetchone():

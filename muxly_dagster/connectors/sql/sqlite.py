@@ -98,13 +98,8 @@ class Sqlite(Database):
         return f'"{name}' if dot else table
 
     def read(self, select: Select, known: pa.Schema | None) -> Iterator[Chunk]:
-        items = [self.quote(column.name) for column in select.columns]
-        if select.cursor:
-            items.append(f"{self.quote(select.cursor)} as _muxly_position")
-        order = f" order by {self.quote(select.cursor)}" if select.cursor else ""
-        where = f" where {select.where}" if select.where else ""
         try:
-            cursor = self._connection.execute(f"select {', '.join(items)} from {select.source}{where}{order}")
+            cursor = self._connection.execute(select.text(self.quote))
             rows: list[tuple[Any, ...]] = []
             size = 0
             # One by one: a whole batch of long texts at a time could fill the memory.

@@ -151,6 +151,21 @@ def gone(landing: Landing, position: int) -> ConfigurationError:
     )
 
 
+def no_unique_key(landing: Landing) -> ConfigurationError:
+    """The error for a table that lacks a unique index and must be left as it is."""
+    columns = ", ".join(landing.key)
+    return ConfigurationError(f"the table has no unique index on {columns}", do="create one, or use `mode: append`", where=landing.target)
+
+
+def surplus_rows(landing: Landing) -> ConfigurationError:
+    """The error for a table that cannot be given a unique index."""
+    return ConfigurationError(
+        f"the table has several rows with the same {', '.join(landing.key)}, which is the key",
+        do="remove the surplus rows, set another `table`, or use `mode: append`",
+        where=landing.target,
+    )
+
+
 def now() -> str:
     """The present, as it stands in the offsets table."""
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from muxly_dagster import records
 from muxly_dagster.destinations.database import postgres_types as types
-from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, gone, now
+from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, gone, no_unique_key, now, surplus_rows
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater, SignInError
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -271,20 +271,13 @@ def _has_unique_key(connection: Connection, oid: object, key: Sequence[str]) -> 
 
 
 def _add_unique_key(connection: Connection, landing: Landing, name: Identifier) -> str:
-    columns = ", ".join(landing.key)
     if not landing.evolve:
-        raise ConfigurationError(
-            f"the table has no unique index on {columns}", do="create one, or use `mode: append`", where=landing.target
-        )
+        raise no_unique_key(landing)
     try:
         connection.execute(SQL("CREATE UNIQUE INDEX ON {} ({})").format(name, _columns(landing.key)))
     except psycopg.errors.UniqueViolation:
-        raise ConfigurationError(
-            f"the table has several rows with the same {columns}, which is the key",
-            do="remove the surplus rows, set another `table`, or use `mode: append`",
-            where=landing.target,
-        ) from None
-    return f"added a unique index on {columns}"
+        raise surplus_rows(landing) from None
+    return f"added a unique index on {', '.join(landing.key)}"
 
 
 def _does_not_fit(landing: Landing, field: pa.Field, present: str) -> ConfigurationError:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muxly_dagster import records
-from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, gone, now
+from muxly_dagster.destinations.database.landing import MADE_BY, OFFSETS, Landing, Written, gone, no_unique_key, now, surplus_rows
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
 
 _BUSY_SECONDS = 30.0
@@ -296,21 +296,14 @@ def _has_unique_key(connection: sqlite3.Connection, table: str, key: Sequence[st
 
 
 def _add_unique_key(connection: sqlite3.Connection, landing: Landing) -> str:
-    columns = ", ".join(landing.key)
     if not landing.evolve:
-        raise ConfigurationError(
-            f"the table has no unique index on {columns}", do="create one, or use `mode: append`", where=landing.target
-        )
+        raise no_unique_key(landing)
     name = re.sub(r"\W", "_", f"{landing.table}_{'_'.join(landing.key)}_key")
     try:
         connection.execute(f"CREATE UNIQUE INDEX {_quoted(name)} ON {_quoted(landing.table)} ({_list(landing.key)})")
     except sqlite3.IntegrityError:
-        raise ConfigurationError(
-            f"the table has several rows with the same {columns}, which is the key",
-            do="remove the surplus rows, set another `table`, or use `mode: append`",
-            where=landing.target,
-        ) from None
-    return f"added a unique index on {columns}"
+        raise surplus_rows(landing) from None
+    return f"added a unique index on {', '.join(landing.key)}"
 
 
 # ---- the rows -------------------------------------------------------------------------------------------------------
