@@ -65,6 +65,7 @@ def pull(
                 "duplicates": written.duplicates,
                 "quarantined": run.quarantined,
                 "schema_changes": written.schema_changes,
+                **({"flags": run.flags} if run.flags else {}),
             },
         )
 
@@ -81,6 +82,7 @@ class _Run:
         self._safe: Cursor | None = None  # the newest cursor not yet stored
         self._loose = False  # rows were added behind the newest cursor
         self.unreadable = self.quarantined = 0
+        self.flags: dict[str, int] = {}
 
     def read_all(self) -> Any:
         """Read until the connector has no more. On a MuxlyError, first keep what is safe to keep."""
@@ -122,6 +124,11 @@ class _Run:
     def _take(self, batch: Batch) -> None:
         letters = [self._letter(bad.text, bad.reason) for bad in batch.unreadable]
         self.unreadable += len(letters)
+        for span in batch.cleared:
+            self._writer.clear(span)
+        for flag, value in batch.metadata.items():
+            if value and len(batch.rows):
+                self.flags[flag] = self.flags.get(flag, 0) + len(batch.rows)
         if len(batch.rows):
             self._writer.add(batch.rows, batch.metadata)
         for rows, reason in self._writer.take_rejected():
@@ -129,6 +136,11 @@ class _Run:
         if letters:
             self.quarantined += len(letters)
             self._state.ledger.shelve(letters)
+        if batch.deletes is not None:
+            self._writer.delete(batch.deletes)
+        if not self.quarantined:  # else a record that seems gone may be one that could not be read
+            for span in batch.complete:
+                self._writer.complete(span)
         if batch.cursor is not None:
             self._safe = batch.cursor
         self._loose = batch.cursor is None
@@ -144,6 +156,7 @@ class _Run:
         """
         if self._writer.appends and self._loose:
             return
+        self._writer.settle()
         if self._safe is None:
             self._writer.commit()
         elif self._writer.pending:

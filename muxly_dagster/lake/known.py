@@ -76,6 +76,22 @@ class KnownRows:
             run = _Run(keys[order], np.concatenate([run.contents, other.contents])[order], np.concatenate([run.seen, other.seen])[order])
         self._runs.insert(0, run)
 
+    def forget(self, keys: Hashes) -> Mask:
+        """Records that are gone: drop these distinct keys, and answer which of them there were."""
+        found = self.holds(keys)
+        gone = np.sort(keys[found])
+        if len(gone):
+            kept = [(run, ~contains(gone, run.keys)) for run in self._runs]
+            self._runs = [_Run(run.keys[keep], run.contents[keep], run.seen[keep]) for run, keep in kept if keep.any()]
+        return found
+
+    def holds(self, keys: Hashes) -> Mask:
+        """Which of these keys there are."""
+        found = np.zeros(len(keys), np.bool_)
+        for run in self._runs:
+            found |= contains(run.keys, keys)
+        return found
+
     def unseen(self) -> Hashes:
         """Keys that this pull has not met, in ascending order."""
         return np.sort(np.concatenate([run.keys[~run.seen] for run in self._runs])) if self._runs else np.zeros(0, np.int64)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -21,9 +22,11 @@ from deltalake import (
 from deltalake.exceptions import DeltaError
 
 from muxly_dagster import records
-from muxly_dagster.connector import Contract
+from muxly_dagster.connector import Contract, Span
 from muxly_dagster.errors import MuxlyError
-from muxly_dagster.lake.known import KnownRows, contains
+from muxly_dagster.lake import drift
+from muxly_dagster.lake.deletions import EVERYTHING, Doomed, within
+from muxly_dagster.lake.known import Hashes, KnownRows, Mask, contains
 from muxly_dagster.lake.table import CURSOR_TRANSACTION, HEAD_TRANSACTION, LakeTable, describe_key, unwritable
 from muxly_dagster.lake.tables import Tables
 
@@ -83,6 +86,7 @@ class Writer:
         self._pending: list[pa.Table] = []
         self._pending_rows = self._pending_bytes = 0
         self._seen_columns: set[str] = set()
+        self._doomed = Doomed()
 
     def __enter__(self) -> Self:
         return self
@@ -107,13 +111,13 @@ class Writer:
 
     @property
     def pending(self) -> int:
-        """Changes added but not yet committed."""
-        return self._pending_rows
+        """Changes added but not yet committed, deletes that are only noted among them."""
+        return self._pending_rows + len(self._doomed)
 
     @property
     def full(self) -> bool:
         """Whether so much is pending that it should be committed."""
-        return self._pending_rows >= self._flush_rows or self._pending_bytes >= _FLUSH_BYTES
+        return self.pending >= self._flush_rows or self._pending_bytes >= _FLUSH_BYTES
 
     def add(self, rows: pa.Table, metadata: dict[str, Any] | None = None) -> int:
         """Take in rows of lake-typed data columns; answers how many of them were new or changed."""
@@ -131,6 +135,7 @@ class Writer:
             key_hashes = records.hash_texts(keys)
             last = _last_of_each(key_hashes)
             self.written.duplicates += len(rows) - len(last)
+            self._doomed.spare(key_hashes[last])
             changed = self._known.learn(key_hashes[last], hashes[last])
             chosen = np.sort(last[changed])
         if len(chosen):
@@ -203,8 +208,9 @@ class Writer:
                 f"{self.name} cannot store a record: {reason}; the record is {shown}",
                 do="give every record a key",
             )
-        if whole and not self.appends and self._table is not None:
-            self._delete_unseen()
+        if whole and not self.appends:
+            self.complete(EVERYTHING)
+        self.settle()
         self.commit(version)
         if self._table is None:
             self._store(pa.schema([*records.ENVELOPE, *self._schema]).empty_table(), version)
@@ -261,20 +267,51 @@ class Writer:
         self._pending_rows += count
         self._pending_bytes += table.nbytes
 
-    def _delete_unseen(self) -> None:
-        gone = self._known.unseen()
-        if not len(gone):
+    # ---- deletes
+
+    def delete(self, keys: pa.Table) -> None:
+        """Note that the records with these keys are gone; keys that are not there are passed over. Deletes are written by `settle`."""
+        if self.appends or not self.key:
+            raise MuxlyError(f"{self.name} has no key, so no record of it can be deleted by one", do="give the stream a key")
+        missing = [name for name in self.key if name not in self._schema.names]
+        if missing or not len(keys):
             return
+        fitted = records.conform(keys.select(list(self.key)), pa.schema([self._schema.field(name) for name in self.key]))
+        hashes = np.unique(records.hash_texts(records.key_texts(fitted, self.key)))
+        self._doomed.add(hashes[self._known.forget(hashes)])
+
+    def clear(self, span: Span) -> None:
+        """Delete every record in the span."""
+        self.settle()
+        self._delete_where(lambda batch, hashes: self._known.holds(hashes) & within(batch, span))
+
+    def complete(self, span: Span) -> None:
+        """Delete the records in the span that were not added since this writer began."""
+        self.settle()
+        gone = self._known.unseen()
+        if len(gone):
+            self._delete_where(lambda batch, hashes: contains(gone, hashes) & within(batch, span))
+
+    def settle(self) -> None:
+        """Write the deletes that were noted, with each record's last values."""
+        gone = self._doomed.take()
+        if len(gone):
+            self._delete_where(lambda _, hashes: contains(gone, hashes))
+
+    def _delete_where(self, chosen: Callable[[pa.RecordBatch, Hashes], Mask]) -> None:
         self.commit()
         before = self._table
-        assert before is not None
+        if before is None:
+            return
         for batch in before.current_batches(envelope=True):
-            hit = contains(gone, records.hash_texts(batch.column(records.KEY)))
+            hashes = records.hash_texts(batch.column(records.KEY))
+            hit = chosen(batch, hashes)
             if not hit.any():
                 continue
             rows = pa.Table.from_batches([batch]).filter(pa.array(hit))
             data = records.conform(rows.select(before.schema.names), self._schema)
             self._append("delete", rows[records.KEY], np.zeros(len(rows), np.int64), data, None)
+            self._known.forget(np.unique(hashes[hit]))
             self.written.deletes += len(rows)
             if self.full:
                 self.commit()
@@ -284,7 +321,10 @@ class Writer:
     def _fit(self, rows: pa.Table) -> pa.Table:
         """Rows in the table's schema, after the contract has decided what becomes of drift."""
         if self._contract == "discard" and self._schema.names:
-            return self._discarded(rows)
+            rows, notes, rejected = drift.discard(rows, self._schema)
+            self.written.schema_changes += [note for note in notes if note not in self.written.schema_changes]
+            self._rejected += rejected
+            return rows
         wider = records.widen_schema(self._schema, rows.schema)
         while True:
             try:
@@ -293,26 +333,10 @@ class Writer:
                     self._evolve(wider)
                 return fitted
             except pa.ArrowInvalid:
-                wider = self._as_text_where_needed(rows, wider)
-
-    def _as_text_where_needed(self, rows: pa.Table, wider: pa.Schema) -> pa.Schema:
-        """Text for the columns whose values, here or in the lake, do not fit the wider type exactly."""
-        fields = []
-        for f in wider:
-            before = self._schema.field(f.name).type if f.name in self._schema.names else f.type
-            now = rows.schema.field(f.name).type if f.name in rows.column_names else f.type
-            inexact = f.type not in (before, now) or (before != now and f.type != pa.string())
-            fields.append(pa.field(f.name, pa.string()) if inexact else f)
-        return pa.schema(fields)
+                wider = drift.text_where_needed(rows, wider, self._schema)
 
     def _evolve(self, wider: pa.Schema) -> None:
-        changes = [
-            f"column {f.name} appeared ({f.type})"
-            if f.name not in self._schema.names
-            else f"column {f.name} changed from {self._schema.field(f.name).type} to {f.type}"
-            for f in wider
-            if f.name not in self._schema.names or not f.equals(self._schema.field(f.name), check_metadata=True)
-        ]
+        changes = drift.told(self._schema, wider)
         if self._schema.names and self._contract == "freeze":
             raise MuxlyError(
                 f"the contract of {self.name} is frozen, but {'; '.join(changes)}",
@@ -358,24 +382,6 @@ class Writer:
         except (OSError, DeltaError) as error:
             raise unwritable(self.name, self._table.url, error) from error
         self._table = self._tables.existing(self.name)
-
-    def _discarded(self, rows: pa.Table) -> pa.Table:
-        """Only the columns the table has; rows whose values do not fit their types are rejected."""
-        left_out = [name for name in rows.column_names if name not in self._schema.names]
-        note = [f"column {name} left out by contract" for name in left_out]
-        self.written.schema_changes += [n for n in note if n not in self.written.schema_changes]
-        rows = rows.drop_columns(left_out)
-        try:
-            return records.conform(rows, self._schema)
-        except pa.ArrowInvalid:
-            fitting = []
-            for at in range(len(rows)):
-                row = rows.slice(at, 1)
-                try:
-                    fitting.append(records.conform(row, self._schema))
-                except pa.ArrowInvalid as error:
-                    self._rejected.append((row, f"does not fit the table's types: {error}"))
-            return pa.concat_tables(fitting) if fitting else self._schema.empty_table()
 
     def _conform_log(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
         """Envelope and data columns with the data in this schema."""
