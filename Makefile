@@ -1,7 +1,7 @@
 # What can be done in this repository; `make` alone lists it. Needs nothing but make and Python 3.11 to 3.13.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check lint types floors lock check-lock docs bench clean
+.PHONY: help setup demo dev test check lint types floors lock check-lock tables check-tables docs bench clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -44,7 +44,7 @@ endif
 test: $(READY) ## Run the test suite (arguments for pytest: make test ARGS="-k lake")
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
-check: lint types floors check-lock docs ## Do what CI does, besides the tests
+check: lint types floors check-lock check-tables docs ## Do what CI does, besides the tests
 
 lint: $(READY) ## Check style and format
 	@$(BIN)/ruff check .
@@ -65,6 +65,12 @@ check-lock: $(READY)
 	&& $(BIN)/uv $(COMPILE) pyproject.toml --output-file "$$folder/requirements.lock" > /dev/null \
 	&& { diff -u requirements.lock "$$folder/requirements.lock" || { echo "requirements.lock is out of date: run make lock" >&2; exit 1; }; }
 	@! grep -nE '://|^-' requirements.lock || { echo "requirements.lock must name no index address" >&2; exit 1; }
+
+tables: $(READY) ## Write what README and docs say of connectors, from their declarations
+	@$(BIN)/python -m docs.tables
+
+check-tables: $(READY)
+	@$(BIN)/python -m docs.tables --check
 
 docs: $(READY) ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -110,16 +110,7 @@ def compare(url: str, requests: int) -> None:
                 for _ in muxly.each((Request("GET", "") for _ in range(count)), IN_FLIGHT):
                     pass
 
-            def ahead(count: int, muxly: Http = muxly) -> None:
-                coming = muxly.prefetch(Request("GET", ""))
-                for _ in range(count - 1):
-                    coming.result()
-                    coming = muxly.prefetch(Request("GET", ""))
-                coming.result()
-
             report(f"Muxly on {'pyreqwest' if fast else 'httpx'}", one_by_one(lambda muxly=muxly: muxly.get("")), each)  # type: ignore[misc]
-            cpu, wall = measure(ahead, requests)
-            print(f"{'   next page prefetched':28}  one by one {cpu:7,.0f}/CPU s {wall:7,.0f}/s")
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from muxly_dagster.project.references import (
 from muxly_dagster.project.selection import Names, Selection
 from muxly_dagster.resource import in_project
 from muxly_dagster.routing import Router, Rule
+from muxly_dagster.services import Services
 from muxly_dagster.transform import Step
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -89,6 +90,12 @@ class Assembly:
     transforms: Mapping[str, Transform]
     targets: Mapping[str, Target]
     jobs: Mapping[str, JobSpec]
+
+    def equipped(self, services: Services) -> "Assembly":
+        """The same with connectors that have these services."""
+        sources = {name: connector.equipped(services) for name, connector in self.sources.items()}
+        pulls = {name: dataclasses.replace(pull, connector=sources[pull.source]) for name, pull in self.pulls.items()}
+        return dataclasses.replace(self, sources=sources, pulls=pulls)
 
 
 class Catalog(Protocol):

@@ -1,6 +1,11 @@
-"""Credentials as data: how a source or destination signs in, said in a few fields under `auth:`."""
+"""Credentials as data: how a source or destination signs in, said in a few fields under `auth:`.
 
-from typing import Annotated, Literal
+What runs out (an access token) comes from a token source, which is asked whenever a request is made: `http.tokens` makes one of the
+kinds that need it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -40,4 +45,51 @@ class Basic(_Auth):
     password: SecretStr = Field(SecretStr(""), description="The password; empty where the user name is the whole key.")
 
 
-Auth = Annotated[NoAuth | Bearer | ApiKey | Basic, Field(discriminator="kind")]
+class OAuth2(_Auth):
+    """A client of an OAuth 2.0 authorization server (RFC 6749). With a refresh token it acts for the user who gave it, else for itself."""
+
+    kind: Literal["oauth2"] = "oauth2"
+    client_id: str = Field(description="The client's id, from the provider's page for apps.")
+    client_secret: SecretStr = Field(SecretStr(""), description="The client's secret; empty for a public client.")
+    refresh_token: SecretStr | None = Field(None, description="A user's refresh token; without it, the client signs in as itself.")
+    token_url: str = Field("", description="Where tokens are asked for; the connector's own unless told otherwise.")
+    scopes: list[str] = Field([], description="What is asked for; the connector's own choice unless told otherwise.")
+    token_params: dict[str, str] = Field({}, description="More fields of the token request, such as `audience`.")
+    client_auth: Literal["body", "basic"] | None = Field(
+        None, description="Where client id and secret go: in the body of the token request, or as basic authentication."
+    )
+
+
+class ServiceAccount(_Auth):
+    """A service account of Google Cloud. With neither `key` nor `key_file`, the machine's own identity (application default credentials)."""
+
+    kind: Literal["service_account"] = "service_account"
+    key: SecretStr | None = Field(None, description="The key as JSON text, such as ${GOOGLE_KEY}.")
+    key_file: str = Field("", description="The path of the key's JSON file.")
+    subject: str = Field("", description="The user to act for, where the account may (domain-wide delegation).")
+    scopes: list[str] = Field([], description="What is asked for; the connector's own choice unless told otherwise.")
+
+
+class CustomAuth(_Auth):
+    """A way to sign in that a plugin brings."""
+
+    kind: Literal["custom"] = "custom"
+    use: str = Field(description="The plugin's way to sign in, by its name.")
+    settings: dict[str, Any] = Field({}, description="What it wants to know.", repr=False)
+
+
+@runtime_checkable
+class TokenSource(Protocol):
+    """Gives credentials at the moment they are needed. Used from several threads."""
+
+    def headers(self) -> Mapping[str, str]:
+        """Headers that sign a request in, valid now. Raises SignInError, RetryLater, ConfigurationError."""
+
+    def refused(self, headers: Mapping[str, str]) -> bool:
+        """The provider refused these headers: forget them. Whether asking again may give others."""
+
+    def secrets(self) -> tuple[str, ...]:
+        """The texts that nobody may see, the newest token among them."""
+
+
+Auth = Annotated[NoAuth | Bearer | ApiKey | Basic | OAuth2 | ServiceAccount | CustomAuth, Field(discriminator="kind")]

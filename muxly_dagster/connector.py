@@ -1,19 +1,25 @@
 """The contract of a connector: a provider that can be pulled from."""
 
+import datetime as dt
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from muxly_dagster import fragment
+from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.resource import CheckResult, MuxlyResource
+from muxly_dagster.services import Services
 
 Cursor = Any
 """A connector's own position in a stream: any JSON value. Muxly stores it and hands it back, nothing else."""
 
 Contract = Literal["evolve", "freeze", "discard"]
+
+Sync = Literal["full", "cursor", "delta"]
 
 
 class PullSettings(BaseModel):
@@ -38,15 +44,29 @@ class Stream:
     """One collection a connector offers, as far as it is known without asking the provider.
 
     `schema` holds the data columns whose types are known beforehand (None: all are inferred). `sync` says how news is
-    found: "full" reads everything every time (what is no longer there was deleted), "cursor" reads what came since.
+    found: "full" reads everything every time (what is no longer there was deleted), "cursor" reads what came since, "delta"
+    reads what the provider says has changed or was deleted. `deletes` says whether a "cursor" or "delta" pull hears of deletions.
     """
 
     name: str
     key: tuple[str, ...] = ()
-    sync: Literal["full", "cursor"] = "full"
+    sync: Sync = "full"
     schema: pa.Schema | None = None
     contract: Contract = "evolve"
     description: str = ""
+    deletes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a stream: the records whose `column` lies in [start, end), None being open; all of them where there is no column.
+
+    The bounds are values of the column's type in the lake.
+    """
+
+    column: str = ""
+    start: Any = None
+    end: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +83,105 @@ class Batch:
 
     `rows` has plain data columns only (normalised by `records.normalise`). `cursor` None means: not a place to resume from.
     `metadata` (quality flags, coercions) goes into the metadata of every record of the batch.
+
+    What was deleted at the provider is said in one of three ways; each becomes a delete with the record's last values, before
+    the batch's cursor counts. `deletes` holds the key columns of records that are gone, and counts after the rows of its batch;
+    keys that the lake does not have are passed over. `cleared` are spans of which every record is gone, and counts before
+    the rows (a folder with all that was in it). `complete` are spans of which this pull has now given every record there is: what else
+    the lake holds there is gone, unless a record of this pull could not be read. Each span costs a scan of the table.
     """
 
     rows: pa.Table
     cursor: Cursor | None = None
     unreadable: tuple[Unreadable, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    deletes: pa.Table | None = None
+    cleared: tuple[Span, ...] = ()
+    complete: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a connector knows of the account it is signed in to. `limits` are in words ("100 requests per 10 s").
+
+    `sunset` is the day the API version ends, where it is announced; `details` is whatever else helps (a plan, a time zone).
+    """
+
+    account: str = ""
+    api_version: str = ""
+    sunset: dt.date | None = None
+    limits: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something a connector can do at the provider besides being read, such as sending a mail. `inputs` is a JSON Schema of an object."""
+
+    name: str
+    title: str = ""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What is known of a connector before anybody has signed in: for people, templates and documentation pages.
+
+    `metadata` has no account then; `docs` is the address of the provider's own documentation. `syncs` are the ways to find news where the
+    streams are not known beforehand.
+    """
+
+    streams: tuple[Stream, ...] = ()
+    syncs: tuple[Sync, ...] = ()
+    actions: tuple[Action, ...] = ()
+    metadata: Metadata = field(default_factory=Metadata)
+    description: str = ""
+    docs: str = ""
 
 
 class Connector(MuxlyResource):
     """A provider with its settings and credentials: fields are the configuration under `sources: NAME:`.
 
     Subclasses set `id`, `title` and, if pulls have settings of their own, `Pull`. An instance holds no open connection
-    between calls and may be used from several threads.
+    between calls and may be used from several threads. What it needs of its surroundings (rate budgets shared between processes, a
+    place for files) it takes from `services`.
     """
 
     id: ClassVar[str]
     title: ClassVar[str]
     Pull: ClassVar[type[PullSettings]] = PullSettings
+    example: ClassVar[Mapping[str, Any]] = {}
+    """What `config_template` shows beyond the required fields: values for fields by name, and the `pulls` to begin with."""
+
+    _services: Services = PrivateAttr(default_factory=Services)
+
+    @property
+    def services(self) -> Services:
+        """What the runtime lends: by default, things that live as long as this object."""
+        return self._services
+
+    @classmethod
+    def declaration(cls) -> Declaration:
+        """What there is to know without settings: streams and actions that every account has, limits, the API's version."""
+        return Declaration()
+
+    @classmethod
+    def config_template(cls, name: str, connector: str = "") -> str:
+        """A muxly.yaml with one source of this name, its settings commented, its secrets environment variables (`${NAME_TOKEN}`).
+
+        `connector` is how the project names the connector: its id unless told otherwise, or a manifest's path.
+        """
+        shown = {setting: value for setting, value in cls.example.items() if setting != "pulls"}
+        lines = fragment.setting("connector", connector or cls.id)
+        lines += fragment.model_lines(cls, variables=name, shown=shown)
+        lines += ["pulls:", *fragment.indented(_pull_lines(cls))]
+        return "\n".join(["sources:", f"  {name}:", *fragment.indented(lines, 4)]) + "\n"
+
+    def equipped(self, services: Services) -> Self:
+        """The same connector with these services."""
+        equipped = self.model_copy()
+        equipped._services = services
+        return equipped
 
     @abstractmethod
     def stream(self, pull: PullSettings) -> Stream:
@@ -103,5 +204,55 @@ class Connector(MuxlyResource):
         """Try the credentials with the cheapest request there is. Never raises for a refusal: it says so."""
 
     def streams(self) -> list[Stream]:
-        """Streams found by asking the provider; those known from the declaration where it cannot be asked."""
+        """Streams found by asking the provider; those known from the declaration where it cannot be asked.
+
+        Raises SignInError, RetryLater, SourceError.
+        """
         return []
+
+    def metadata(self) -> Metadata:
+        """The account, API version and limits, found by asking the provider where it takes that. Errors as in `streams`."""
+        return Metadata()
+
+    def check_pull(self, pull: PullSettings) -> Sequence[str]:
+        """What the provider finds wrong with a pull's settings, in words, without reading any record; `muxly check` asks. Never raises
+        for a refusal."""
+        return ()
+
+    def preview_notes(self, pull: PullSettings) -> Sequence[str]:
+        """What is worth knowing before a pull runs, such as what it would cost, in words; `muxly preview` shows it. Raises as `pull` does."""
+        return ()
+
+    def actions(self) -> Sequence[Action]:
+        """What can be done at the provider besides reading."""
+        return ()
+
+    def act(self, action: str, inputs: Mapping[str, Any]) -> Any:
+        """Do it, and give the provider's answer as JSON values. Raises ConfigurationError for an unknown action or wrong inputs."""
+        raise ConfigurationError(f"{self.id} has no action {action!r}", do="see `muxly connectors show`")
+
+
+_MOST_PULLS = 8
+
+
+def _pull_lines(kind: type[Connector]) -> list[str]:
+    """The pulls that a template begins with: the connector's example, or else its first streams; in comments, what more there is."""
+    streams = {stream.name: stream for stream in kind.declaration().streams}
+    example: Any = kind.example.get("pulls") or list(streams)[:_MOST_PULLS]
+    pulls: dict[str, Any] = dict(example) if isinstance(example, Mapping) else {name: {} for name in example}
+    lines: list[str] = []
+    for name, settings in pulls.items():
+        stream = streams.get((settings or {}).get("stream") or name)
+        lines += fragment.comment(stream.description if stream else "")
+        lines += fragment.setting(name, settings or {})
+    taken = {(settings or {}).get("stream") or name for name, settings in pulls.items()}
+    more = [name for name in streams if name not in taken]
+    if more:
+        lines += fragment.comment(f"There are also {', '.join(more)}.")
+    own = {info.alias or name: info for name, info in kind.Pull.model_fields.items() if name not in PullSettings.model_fields}
+    if own:
+        lines += fragment.comment("A pull may also say:")
+        for name, info in own.items():
+            first, *others = fragment.comment(f"{name}: {info.description or ''}")
+            lines += [first.replace("# ", "# - ", 1), *(line.replace("# ", "#   ", 1) for line in others)]
+    return lines

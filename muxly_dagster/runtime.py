@@ -3,7 +3,7 @@
 import datetime as dt
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +14,7 @@ from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake
 from muxly_dagster.outcome import Outcome, Progress
 from muxly_dagster.project.checks import did_you_mean
+from muxly_dagster.services import Services
 from muxly_dagster.settings import Settings
 from muxly_dagster.state import DeadLetter, State
 
@@ -38,7 +39,9 @@ class Runtime:
     @classmethod
     def of(cls, settings: Settings, assembly: Assembly) -> Self:
         """Open lake and state for a project that is assembled already."""
-        return cls(settings, assembly, Lake(settings.lake_url), State.open(settings.database_url, settings.home))
+        lake, state = Lake(settings.lake_url), State.open(settings.database_url, settings.home)
+        services = Services(turns=state.turns)
+        return cls(settings, assembly.equipped(services), lake, state)
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +106,11 @@ class Runtime:
             known += [target.route for target in self.assembly.targets.values()]
             raise ConfigurationError(f"there is no pull, transform or route named {name}", do=did_you_mean(name, known))
         return previewing.preview_targets(self.lake, self.state, targets, limit)
+
+    def preview_notes(self, name: str) -> Sequence[str]:
+        """What a pull's connector says of it before it runs, such as what it would cost."""
+        pull = self.assembly.pulls.get(name)
+        return pull.connector.preview_notes(pull.settings) if pull else ()
 
     def replay(self, letters: list[DeadLetter]) -> dict[str, int]:
         """Send refused records again, each to the target that refused it; counts of replayed, superseded and refused ones."""

@@ -323,7 +323,7 @@ def test_no_secret_is_ever_repeated(tmp_path: Path) -> None:
     assert "hunter2" not in told
     assert "letmein" not in told
     by_path = {p.path: p for p in found}
-    assert by_path["sources.b.auth.kind"].do == "there are api_key, basic, bearer, none"
+    assert by_path["sources.b.auth.kind"].do == "there are api_key, basic, bearer, custom, none, oauth2, service_account"
     assert by_path["sources.d.auth.tokn"].do == "did you mean token?"
     assert "sources.d.auth.token" not in by_path  # one slip, one problem
     assert by_path["sources.e"].what == "is not valid"

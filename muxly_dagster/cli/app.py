@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from muxly_dagster import __version__
-from muxly_dagster.cli import dead_letters, terminal
+from muxly_dagster.cli import connectors, dead_letters, terminal
 from muxly_dagster.errors import MuxlyError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(connectors.app, name="connectors")
 app.add_typer(dead_letters.app, name="dead-letters")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -62,7 +63,9 @@ def _options(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Where the new project goes.")] = Path(),
-    template: Annotated[str, typer.Option("--template", "-t", help="files (runs as it stands), sql or rest.")] = "files",
+    template: Annotated[
+        str, typer.Option("--template", "-t", help="files (runs as it stands), sql or rest; or a connector's id.")
+    ] = "files",
 ) -> None:
     """Begin a project: writes a muxly.yaml, and what else the template brings."""
     from muxly_dagster.cli import project
@@ -75,7 +78,7 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="Do not try the sources and destinations.")] = False,
     json: Json = False,
 ) -> None:
-    """Check muxly.yaml, then try every source and destination; says everything that is wrong at once."""
+    """Check muxly.yaml, then try every source, pull and destination; says everything that is wrong at once."""
     from muxly_dagster.cli import project
 
     project.check(offline=offline, json=json)

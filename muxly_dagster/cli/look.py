@@ -1,5 +1,6 @@
 """Commands that look and change nothing: preview, query, trace."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muxly_dagster import records
@@ -10,6 +11,8 @@ from muxly_dagster.previewing import to_rows
 def preview(name: str, limit: int, *, json: bool) -> None:
     """Show the records that a pull, transform or delivery would handle next."""
     with opening.runtime() as runtime:
+        for note in runtime.preview_notes(name):
+            terminal.say(f"{name}: {note}")
         rows = runtime.preview(name, limit)
         is_table = name in runtime.assembly.pulls or name in runtime.assembly.transforms
     if json:
@@ -17,10 +20,15 @@ def preview(name: str, limit: int, *, json: bool) -> None:
     elif rows:
         if not is_table:
             rows = [row | {"to": ", ".join(row["to"]) or "nowhere", "because": ", ".join(row["because"])} for row in rows]
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        terminal.print_records(columns, [[_cell(row.get(column)) for column in columns] for row in rows])
+        print_rows(rows)
     else:
         terminal.say(f"{name}: nothing to show")
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as people read them; one that lacks a column has nothing there."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    terminal.print_records(columns, [[_cell(row.get(column)) for column in columns] for row in rows])
 
 
 def query(sql: str, *, json: bool) -> None:

@@ -1,17 +1,19 @@
 """Commands about the project itself: init, check, schema."""
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import typer
 
-from muxly_dagster.assembly import Assembly, load_assembly
+from muxly_dagster.assembly import Assembly, Pull, load_assembly
+from muxly_dagster.catalog import connector_names
 from muxly_dagster.cli import opening, terminal
+from muxly_dagster.cli.beginning import project_files, variables
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
 from muxly_dagster.errors import ConfigurationError, MuxlyError
@@ -19,21 +21,20 @@ from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.resource import CheckResult
 from muxly_dagster.settings import PROJECT_FILES
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _MOST_NAMES = 20
 
 
 def init(folder: Path, template: str) -> None:
     """Write the template's files into the folder. Raises ConfigurationError where a project is already there."""
     templates = {entry.name: entry for entry in (resources.files("muxly_dagster.cli") / "templates").iterdir() if entry.is_dir()}
-    if template not in templates:
-        raise ConfigurationError(f"there is no template {template}", do=did_you_mean(template, templates))
+    if template not in templates and template not in connector_names():
+        raise ConfigurationError(f"there is no template {template}", do=did_you_mean(template, [*templates, *connector_names()]))
     existing = [name for name in PROJECT_FILES if (folder / name).exists()]
     if existing:
         raise ConfigurationError(f"{folder / existing[0]} is there already", do="choose another folder, or edit the project you have")
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder} is a file", do="name a folder")
-    files = dict(sorted(_files(templates[template])))
+    files = dict(sorted(_files(templates[template]) if template in templates else project_files(template).items()))
     for path, content in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +45,8 @@ def init(folder: Path, template: str) -> None:
     schema_file.parent.mkdir(exist_ok=True)
     schema_file.write_text(_schema(), encoding="utf-8")
     steps = [] if folder.resolve() == Path.cwd() else [f"cd {folder}"]
-    variables = dict.fromkeys(_VARIABLE.findall(files["muxly.yaml"]))
-    steps += [f"set {' and '.join(variables)}"] if variables else []
+    needs = variables(files["muxly.yaml"])
+    steps += [f"set {' and '.join(needs)}"] if needs else []
     terminal.say(f"next: {'; '.join([*steps, 'muxly check', 'muxly run everything'])}")
 
 
@@ -58,7 +59,7 @@ def _files(folder: Traversable, at: str = "") -> list[tuple[str, str]]:
 
 
 def check(*, offline: bool, json: bool) -> None:
-    """Load and check the project; then try every source and destination, all at once."""
+    """Load and check the project; then try every source, pull and destination, all at once."""
     settings = opening.settings()
     try:
         assembly = load_assembly(settings.project, os.environ)
@@ -102,17 +103,34 @@ def _tell(project: Path, assembly: Assembly, results: Mapping[str, CheckResult],
 
 
 def _try_all(assembly: Assembly) -> dict[str, CheckResult]:
-    things: dict[str, Connector | Destination] = {f"source {name}": source for name, source in assembly.sources.items()}
-    things |= {f"destination {name}": destination for name, destination in assembly.destinations.items()}
+    tasks: dict[str, Callable[[], CheckResult]] = {f"source {n}": partial(try_out, source) for n, source in assembly.sources.items()}
+    tasks |= {f"pull {n}": partial(check_pull, pull) for n, pull in assembly.pulls.items() if _looks_at_pulls(pull.connector)}
+    tasks |= {f"destination {n}": partial(try_out, destination) for n, destination in assembly.destinations.items()}
     with ThreadPoolExecutor(8) as pool:
-        return dict(zip(things, pool.map(_try, things.values()), strict=True))
+        return dict(zip(tasks, pool.map(lambda task: task(), tasks.values()), strict=True))
 
 
-def _try(thing: Connector | Destination) -> CheckResult:
+def _looks_at_pulls(connector: Connector) -> bool:
+    """Whether asking about a pull says more than asking about its source."""
+    return type(connector).check_pull is not Connector.check_pull
+
+
+def try_out(thing: Connector | Destination) -> CheckResult:
+    """Whether it can be reached; what it raises is a result too."""
     try:
         return thing.test_connection()
     except MuxlyError as error:
         return CheckResult("failed", "connect", error.what, error.do)
+
+
+def check_pull(pull: Pull) -> CheckResult:
+    """What the provider finds wrong with a pull's settings."""
+    tried = "look at its settings"
+    try:
+        wrong = pull.connector.check_pull(pull.settings)
+    except MuxlyError as error:
+        return CheckResult("failed", tried, error.what, error.do)
+    return CheckResult("failed", tried, "; ".join(wrong), "correct the pull in muxly.yaml") if wrong else CheckResult("ok", tried)
 
 
 def schema() -> None:

@@ -86,12 +86,17 @@ def print_records(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
 
 def print_checks(checks: Iterable[tuple[str, str, str, str]]) -> None:
     """What was checked, one line each: status, name, what was found; below it what to do."""
+    print_grid([[status(word), name, what + (f"\n→ {do}" if do else "")] for name, word, what, do in checks])
+
+
+def print_grid(rows: Sequence[Sequence[Any]]) -> None:
+    """Rows without headings; only the last column is broken where the terminal is narrow."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    for _ in rows[0][:-1] if rows else ():
+        table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, word, what, do in checks:
-        table.add_row(status(word), Text(name), Text(what + (f"\n→ {do}" if do else "")))
+    for row in rows:
+        table.add_row(*(_text(value) for value in row))
     out.print(table, soft_wrap=False)
 
 

@@ -29,7 +29,7 @@ def cut(page: bytes, records: Selector) -> tuple[bytes, list[bytes]] | None:
     """The page with an empty list of records, and each record's text. None where the list is not found or never ends."""
     if records.names is None:
         return None
-    start = _list_start(page, records.names)
+    start = list_start(page, records.names)
     if start is None:
         return None
     found: list[bytes] = []
@@ -52,7 +52,7 @@ def cut(page: bytes, records: Selector) -> tuple[bytes, list[bytes]] | None:
     return None
 
 
-def _list_start(page: bytes, names: tuple[str, ...]) -> int | None:
+def list_start(page: bytes, names: tuple[str, ...]) -> int | None:
     """Where the elements of the list at this path begin."""
     inside: list[bytes] = []
     path: list[str] = []

@@ -5,25 +5,30 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from muxly_dagster.auth import Auth, NoAuth
-from muxly_dagster.errors import ConfigurationError, MuxlyError, SourceError
+from muxly_dagster.auth import Auth, NoAuth, TokenSource
+from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SourceError
 from muxly_dagster.http import outcomes
-from muxly_dagster.http.credentials import Credentials
+from muxly_dagster.http.credentials import Credentials, Live
+from muxly_dagster.http.downloading import PROGRESS, Download, Downloaded, FileTooLarge, Receiving
 from muxly_dagster.http.hosts import Reach, merge_query, same_place, without_params
 from muxly_dagster.http.limits import Budgets, Limit, Stopped
 from muxly_dagster.http.messages import Request, Response
-from muxly_dagster.http.outcomes import Judge
+from muxly_dagster.http.outcomes import Judge, Verdict
 from muxly_dagster.http.outgoing import Outgoing, common_headers, outgoing
 from muxly_dagster.http.redaction import Redaction
 from muxly_dagster.http.retries import UNTOUCHED, Retries, retry_after
-from muxly_dagster.http.transport import Timeouts, Trouble, open_transport
+from muxly_dagster.http.shared import SharedBudgets
+from muxly_dagster.http.transport import Answer, Timeouts, Trouble, open_transport
+from muxly_dagster.services import Turns
 
 _log = logging.getLogger("muxly.http")
 
@@ -31,15 +36,23 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _MIB = 1024 * 1024
 
+_T = TypeVar("_T")
+
+_Send = Callable[[str, str, Mapping[str, str], bytes | None], Answer]
+
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """One attempt that failed: whether to go on, the wait the server asked for in seconds, whether a rate limit was hit."""
+    """One attempt that failed: whether to go on, the wait the server asked for in seconds, whether a rate limit was hit.
+
+    `refused` are credentials that were given out for a while and were not accepted.
+    """
 
     error: MuxlyError
     again: bool = False
     asked: float | None = None
     limited: bool = False
+    refused: Credentials | None = None
 
 
 class Http:
@@ -48,14 +61,18 @@ class Http:
     A request that meets a passing trouble is sent again after a wait; one that cannot succeed raises SignInError,
     SourceError or, when the trouble outlasts `retries`, RetryLater. `hosts` are the hosts that may be asked beside the
     base URL's own; `judge` may overrule what a status means; `secrets` are hidden in texts like those of `auth`;
-    `concurrency` is the number of the client's own threads, which `each` and `prefetch` share.
+    `concurrency` is the number of the client's own threads.
+
+    A token source as `auth` is asked for credentials at every attempt; when they are refused and it can give others, the request
+    is sent once more. With `turns`, the `limits` are held together with every other client of the same `account` (a text that
+    names whose allowance they are; the base URL where it is empty), in this process and in others.
     """
 
     def __init__(
         self,
         base_url: str = "",
         *,
-        auth: Auth = NoAuth(),  # noqa: B008 (frozen)
+        auth: Auth | TokenSource = NoAuth(),  # noqa: B008 (frozen)
         limits: Sequence[Limit] = (),
         timeouts: Timeouts = Timeouts(),  # noqa: B008 (frozen)
         retries: Retries = Retries(),  # noqa: B008 (frozen)
@@ -65,18 +82,25 @@ class Http:
         judge: Judge | None = None,
         secrets: Sequence[str] = (),
         concurrency: int = 16,
+        turns: Turns | None = None,
+        account: str = "",
     ) -> None:
         base = urlsplit(base_url) if base_url else None
-        self._credentials = Credentials.of(auth, base)
-        self._redaction = Redaction([*self._credentials.secrets, *secrets])
+        self._credentials = Credentials({}) if isinstance(auth, TokenSource) else Credentials.of(auth, base)
+        self._redaction = Redaction([*self._credentials.secrets, *secrets, *(auth.secrets() if isinstance(auth, TokenSource) else ())])
+        self._live = Live(auth, self._redaction.learn) if isinstance(auth, TokenSource) else None
+        self._own_headers = headers or {}
         self._reach = Reach(base, None if hosts is None else tuple(hosts))
         if base and (refusal := Reach(None, None).refusal(base)):
             raise ConfigurationError(f"the base URL is {self._redaction(base_url)!r}, {refusal}", do="write it as https://HOST/PATH")
         self._base_url = base._replace(netloc=base.netloc.rpartition("@")[2]).geturl() if base else ""
         self._headers = common_headers(headers or {}, self._credentials)
+        self._common = self._credentials, self._headers
         self._hidden = frozenset([*self._credentials.secrets, *(s for s in secrets if s)])
         self._retries, self._judge, self._max_body, self._timeouts = retries, judge, max_body, timeouts
-        self._budgets = Budgets(limits, base.path if base else "")
+        base_path = base.path if base else ""
+        own = Budgets(limits, base_path)
+        self._budgets = SharedBudgets(limits, base_path, turns, account or self._base_url) if turns is not None and limits else own
         self._transport = open_transport(timeouts, self._redaction)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="muxly-http")
         self._closed = threading.Event()
@@ -88,22 +112,11 @@ class Http:
 
     def request(self, request: Request) -> Response:
         """Send a request and wait for its answer. Raises SignInError, SourceError, RetryLater, ConfigurationError."""
-        if threading.current_thread() is not threading.main_thread():
-            return self._exchange(request, self._closed)
-        # The transport cannot be interrupted: waiting for another thread lets Ctrl-C and Dagster's termination through.
-        stop = self._begin()
-        try:
-            return self._threads.submit(self._exchange, request, stop).result()
-        finally:
-            self._end(stop)
+        return self._wait_for(partial(self._exchange, request))
 
     def get(self, url: str, params: Mapping[str, Any] | None = None) -> Response:
         """Send a GET request and wait for its answer; errors as in `request`."""
         return self.request(Request("GET", url, params))
-
-    def prefetch(self, request: Request) -> Future[Response]:
-        """Send a request on one of the client's own threads; `result()` gives the answer or raises what `request` raises."""
-        return self._threads.submit(self._exchange, request, self._closed)
 
     def each(self, requests: Iterable[Request], in_flight: int) -> Iterator[Response]:
         """The answers in the order of the requests, with at most `in_flight` requests sent ahead (and at most `concurrency` at once).
@@ -111,19 +124,53 @@ class Http:
         The next request is only asked for when an answer has been taken. What fails is raised at its place. Closing the
         iterator ends what waits and waits for what is on the wire: afterwards nothing of it is running.
         """
+        return self._in_order((partial(self._exchange, request) for request in requests), in_flight)
+
+    def download(self, request: Request, path: Path, *, max_bytes: int) -> Downloaded:
+        """Send a request and write its answer's body to a file, in bounded memory and however long it takes; errors as in `request`.
+
+        A download that broke off goes on where it was (RFC 9110, 14), also in a later process, unless the server's file has changed
+        meanwhile or it cannot say so. Raises FileTooLarge above `max_bytes`, MuxlyError where the disk is full.
+        """
+        return self._wait_for(partial(self._download, Download(request, path, max_bytes)))
+
+    def downloads(
+        self, wanted: Iterable[Download], in_flight: int, then: Callable[[Download, Downloaded | FileTooLarge], _T]
+    ) -> Iterator[_T]:
+        """What `then` makes of each download, in their order; it runs on the client's threads. Otherwise like `each`."""
+
+        def one(download: Download, stop: threading.Event) -> _T:
+            try:
+                return then(download, self._download(download, stop))
+            except FileTooLarge as error:
+                return then(download, error)
+
+        return self._in_order((partial(one, download) for download in wanted), in_flight)
+
+    def _wait_for(self, deed: Callable[[threading.Event], _T]) -> _T:
+        if threading.current_thread() is not threading.main_thread():
+            return deed(self._closed)
+        # The transport cannot be interrupted: waiting for another thread lets Ctrl-C and Dagster's termination through.
         stop = self._begin()
-        pending: deque[Future[Response]] = deque()
-        source = iter(requests)
+        try:
+            return self._threads.submit(deed, stop).result()
+        finally:
+            self._end(stop)
+
+    def _in_order(self, deeds: Iterable[Callable[[threading.Event], _T]], in_flight: int) -> Iterator[_T]:
+        stop = self._begin()
+        pending: deque[Future[_T]] = deque()
+        source = iter(deeds)
         more = patient = True
         try:
             while True:
                 while more and len(pending) < max(1, in_flight):
                     try:
-                        pending.append(self._threads.submit(self._exchange, next(source), stop))
+                        pending.append(self._threads.submit(next(source), stop))
                     except StopIteration:
                         more = False
                     except Exception as error:
-                        failed: Future[Response] = Future()
+                        failed: Future[_T] = Future()
                         failed.set_exception(error)
                         pending.append(failed)
                         more = False
@@ -152,6 +199,7 @@ class Http:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._transport.close()
         self._threads.shutdown(wait=True)
+        self._budgets.close()
 
     def __enter__(self) -> Self:
         return self
@@ -164,8 +212,22 @@ class Http:
 
     # ---- one request, however often it is sent ------------------------------------------------------------------------
 
-    def _exchange(self, request: Request, stop: threading.Event) -> Response:
-        first = outgoing(request, self._base_url, self._headers, self._credentials)
+    def _download(self, download: Download, stop: threading.Event) -> Downloaded:
+        """Exchange as often as it brings the download forward: a long one may well lose its connection more than once."""
+        given = {name.lower() for name in download.request.headers or ()}
+        plain = {"Accept": "*/*", "Accept-Encoding": "identity"}  # the bytes of the file itself: only they can be counted and continued
+        headers = {**{name: value for name, value in plain.items() if name.lower() not in given}, **(download.request.headers or {})}
+        receiving = Receiving(self._transport, download, stop, self._redaction)
+        while True:
+            before = receiving.furthest
+            try:
+                return receiving.finish(self._exchange(replace(download.request, headers=headers), stop, receiving.send))
+            except RetryLater as error:
+                if stop.is_set() or error.after is not None or receiving.furthest < before + PROGRESS:
+                    raise
+
+    def _exchange(self, request: Request, stop: threading.Event, send: _Send | None = None) -> Response:
+        first = self._made(request, self._headers, self._credentials)
         address = urlsplit(first.url.partition("?")[0])  # which is the same for all pages, so it is remembered
         if (place := (address.scheme, address.netloc)) not in self._allowed:
             try:
@@ -176,20 +238,15 @@ class Http:
                 raise SourceError(f"the request goes to a place {refusal}", do=outcomes.ADD_HOST, where=self._where(first))
             self._allowed.add(place)
         path = address.path or "/"
-        spent = 0.0
+        spent, renewed = 0.0, False
         for attempt in itertools.count(1):
-            try:
-                turn = self._budgets.start(path, stop)
-            except Stopped:
-                raise outcomes.stopped(self._where(first)) from None
-            began = time.monotonic()
-            try:
-                answer = self._once(request, first)
-            finally:
-                self._budgets.finish(turn)
+            answer, seconds = self._attempt(request, first, path, stop, send)
             if isinstance(answer, Response):
                 return answer
-            spent += time.monotonic() - began
+            spent += seconds
+            if answer.refused is not None and self._live is not None and not renewed and self._live.refused(answer.refused):
+                renewed = True  # a request whose sender was not accepted was not carried out: even a POST may be sent again
+                continue
             if not answer.again:
                 raise answer.error
             delay = self._retries.delay(attempt) + (answer.asked or 0.0)
@@ -204,10 +261,48 @@ class Http:
                 raise outcomes.stopped(self._where(first))
         raise AssertionError("unreachable")
 
-    def _once(self, request: Request, first: Outgoing) -> "Response | _Failure":
+    def _attempt(
+        self, request: Request, first: Outgoing, path: str, stop: threading.Event, send: _Send | None
+    ) -> "tuple[Response | _Failure, float]":
+        """Wait for a turn and send once: what came of it, and the seconds it took without the wait."""
+        began = time.monotonic()
+        if self._live is not None:
+            try:
+                self._live.now()  # may take a while, and a turn must be used at once
+            except RetryLater as error:
+                return _Failure(error, again=True, asked=error.after), time.monotonic() - began
+        try:
+            turn = self._budgets.start(path, stop)
+        except Stopped:
+            raise outcomes.stopped(self._where(first)) from None
+        began = time.monotonic()
+        try:
+            if self._live is not None:
+                first = self._signed(request, self._live.now())
+            return self._once(request, first, send), time.monotonic() - began
+        except RetryLater as error:
+            return _Failure(error, again=True, asked=error.after), time.monotonic() - began
+        finally:
+            self._budgets.finish(turn)
+
+    def _signed(self, request: Request, credentials: Credentials) -> Outgoing:
+        """The request with credentials that are valid now."""
+        known, common = self._common
+        if known is not credentials:
+            common = common_headers(self._own_headers, credentials)
+            self._common = credentials, common
+        return self._made(request, common, credentials)
+
+    def _made(self, request: Request, common: Mapping[str, str], credentials: Credentials) -> Outgoing:
+        made = outgoing(request, self._base_url, common, credentials)
+        if not request.at_home or self._reach.base is None or same_place(self._reach.base, urlsplit(made.url)):
+            return made
+        return replace(made, headers=credentials.strip(made.headers, self._hidden.union(credentials.secrets)), credentials=Credentials({}))
+
+    def _once(self, request: Request, first: Outgoing, send: _Send | None) -> "Response | _Failure":
         """Send once and judge what comes back."""
         try:
-            response = self._follow(request, first)
+            response = self._follow(request, first, send)
         except Trouble as trouble:
             error = outcomes.failure_of_trouble(trouble, self._where(first), self._redaction, self._timeouts, self._max_body)
             if trouble.kind not in ("connect", "timeout", "broken", "garbled"):
@@ -216,22 +311,35 @@ class Http:
                 return _Failure(outcomes.not_repeated(error))
             return _Failure(error, again=True)
         own = self._judge(response) if self._judge else None
-        verdict, asked = own if isinstance(own, tuple) else (own or outcomes.verdict_of(response.status), None)
+        usual: Verdict = "ok" if response.status in request.expected else outcomes.verdict_of(response.status)
+        verdict, asked = own if isinstance(own, tuple) else (own or usual, None)
         if verdict in ("ok", "skip"):
             return response
         if verdict != "retry":
-            return _Failure(outcomes.failure_of_response(response, verdict))
+            # Without the API's own word a 403 is a missing permission, which another token would miss too.
+            refused = verdict == "sign_in" and (own is not None or response.status == 401) and self._was_signed(request, first, response)
+            return _Failure(outcomes.failure_of_response(response, verdict), refused=first.credentials if refused else None)
         asked = retry_after(response) if asked is None else asked
         error = outcomes.failure_of_response(response, verdict, asked)
         if own is None and not request.repeatable and response.status not in UNTOUCHED:
             return _Failure(outcomes.not_repeated(error))
         return _Failure(error, again=True, asked=asked, limited=response.status == 429)
 
-    def _follow(self, request: Request, first: Outgoing) -> Response:
+    @staticmethod
+    def _was_signed(request: Request, first: Outgoing, response: Response) -> bool:
+        """Whether the credentials reached the place that answered: no header of the request's own, no other host instead."""
+        replaced = {name.lower() for name in request.headers or ()} & {name.lower() for name in first.credentials.headers}
+        return not replaced and same_place(urlsplit(first.url), urlsplit(response.url))
+
+    def _follow(self, request: Request, first: Outgoing, send: _Send | None) -> Response:
         """Send once, following redirects. Raises Trouble, and SourceError for a redirect that may not be followed."""
-        url, headers, params = first.url, first.headers, first.params
+        url, headers, params = first.url, first.headers, first.credentials.params
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = self._transport.send(first.method, merge_query(url, params), headers, first.content, self._max_body)
+            target = merge_query(url, params)
+            if send is not None:
+                answer = send(first.method, target, headers, first.content)
+            else:
+                answer = self._transport.send(first.method, target, headers, first.content, self._max_body)
             location = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not location or first.method not in ("GET", "HEAD"):
                 return Response(answer.status, answer.headers, answer.content, url, request, self._redaction)
@@ -248,7 +356,7 @@ class Http:
                 there = there._replace(netloc=there.netloc.rpartition("@")[2])
             url = there.geturl().partition("#")[0]
             if not same_place(here, there):
-                headers, params = self._credentials.strip(headers, self._hidden), ()
+                headers, params = first.credentials.strip(headers, self._hidden.union(first.credentials.secrets)), ()
                 url = without_params(url, self._credentials.param_names, self._hidden)
             else:
                 url = without_params(url, self._credentials.param_names, frozenset())  # it would be sent twice

@@ -2,12 +2,12 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import SplitResult, unquote
 
-from muxly_dagster.auth import ApiKey, Auth, Basic, Bearer
+from muxly_dagster.auth import ApiKey, Auth, Basic, Bearer, CustomAuth, OAuth2, ServiceAccount, TokenSource
 from muxly_dagster.errors import ConfigurationError
 
 _PRIVATE = frozenset({"authorization", "proxy-authorization", "cookie"})
@@ -24,7 +24,10 @@ class Credentials:
 
     @classmethod
     def of(cls, auth: Auth, base: SplitResult | None = None) -> Self:
-        """What `auth` sends; the user and password of the base URL where it sends nothing. Raises ConfigurationError."""
+        """What `auth` sends; the user and password of the base URL where it sends nothing.
+
+        Raises ConfigurationError, also for a kind whose credentials run out: `sign_in` makes a token source of those.
+        """
         match auth:
             case Bearer():
                 token = auth.token.get_secret_value()
@@ -37,6 +40,8 @@ class Credentials:
                 made = cls({auth.name: key}, (), (key, auth.key.get_secret_value()))
             case Basic():
                 made = cls._basic(auth.username, auth.password.get_secret_value())
+            case OAuth2() | ServiceAccount() | CustomAuth():
+                raise ConfigurationError(f"`auth` of kind {auth.kind} cannot be used here", do="use none, bearer, api_key or basic")
             case _ if base and base.username:
                 made = cls._basic(unquote(base.username), unquote(base.password or ""))
             case _:
@@ -63,6 +68,31 @@ class Credentials:
             for name, value in headers.items()
             if name.lower() not in own and not any(secret and secret in value for secret in hidden)
         }
+
+
+class Live:
+    """Credentials that a token source gives anew whenever a request is made; `learn` is told of every secret in them."""
+
+    def __init__(self, source: TokenSource, learn: Callable[[Iterable[str]], None]) -> None:
+        self._source, self._learn = source, learn
+        self._last: Credentials | None = None
+
+    def now(self) -> Credentials:
+        """What is valid now: the same object as long as it is. Raises SignInError, RetryLater, ConfigurationError."""
+        given = self._source.headers()
+        last = self._last
+        if last is not None and last.headers == given:
+            return last
+        token = next((value.rpartition(" ")[2] for name, value in given.items() if name.lower() == "authorization"), "")
+        made = Credentials(dict(given), (), (*self._source.secrets(), token))
+        check_headers(made.headers)
+        self._learn(made.secrets)
+        self._last = made
+        return made
+
+    def refused(self, credentials: Credentials) -> bool:
+        """Tell the source that its credentials were refused. Whether asking again may give others."""
+        return self._source.refused(credentials.headers)
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

@@ -32,12 +32,19 @@ class Limit(BaseModel):
             raise ValueError("a limit needs `per_second`, `requests` with `window`, or `concurrency`")
         return self
 
+    def __str__(self) -> str:
+        """In words: `100 requests per 10 s, 4 at a time for /search/*`."""
+        said = [f"{self.per_second:g} requests per second"] if self.per_second else []
+        said += [f"{self.requests:,} requests per {self.window:g} s"] if self.requests else []
+        said += [f"{self.concurrency} at a time"] if self.concurrency else []
+        return ", ".join(said) + (f" for {self.path}" if self.path else "")
+
 
 class Stopped(Exception):
     """The wait for a turn ended because nobody wants the answer any more."""
 
 
-class _Budget:
+class Budget:
     """What is left of one limit. Guarded by the lock of its Budgets."""
 
     def __init__(self, limit: Limit | None) -> None:
@@ -73,11 +80,12 @@ class Budgets:
 
     def __init__(self, limits: Sequence[Limit], base_path: str = "") -> None:
         self._base_path = base_path.rstrip("/")
-        self._whole = _Budget(None)
-        self._budgets = [_Budget(limit) for limit in limits]
-        self._changed = threading.Condition()
+        self._whole = Budget(None)
+        self._budgets = [Budget(limit) for limit in limits]
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
-    def start(self, path: str, stop: threading.Event) -> list[_Budget]:
+    def start(self, path: str, stop: threading.Event) -> list[Budget]:
         """Wait until every budget for this URL path has room and take a turn; hand the result to `finish`. Raises Stopped."""
         mine = [self._whole, *self._covering(path)] if self._budgets else [self._whole]
         with self._changed:
@@ -94,7 +102,7 @@ class Budgets:
                 budget.take(now)
         return mine
 
-    def finish(self, taken: list[_Budget]) -> None:
+    def finish(self, taken: list[Budget]) -> None:
         """Give a turn back."""
         with self._changed:
             for budget in taken:
@@ -104,11 +112,9 @@ class Budgets:
 
     def pause(self, path: str, seconds: float) -> None:
         """Start no request for a while, as the server asked: in the path's own budgets where it has some, else in the whole client."""
-        mine = self._covering(path)
-        mine = [b for b in mine if b.path is not None] or mine or [self._whole]
         until = time.monotonic() + seconds
         with self._changed:
-            for budget in mine:
+            for budget in self._blamed(path):
                 budget.paused_until = max(budget.paused_until, until)
 
     def wake(self) -> None:
@@ -116,6 +122,14 @@ class Budgets:
         with self._changed:
             self._changed.notify_all()
 
-    def _covering(self, path: str) -> list[_Budget]:
+    def close(self) -> None:
+        """Give back whatever is held elsewhere; nothing here."""
+
+    def _blamed(self, path: str) -> list[Budget]:
+        """The budgets that are used up when the server says so for this path."""
+        mine = self._covering(path)
+        return [b for b in mine if b.path is not None] or mine or [self._whole]
+
+    def _covering(self, path: str) -> list[Budget]:
         below = path[len(self._base_path) :] if path.startswith(self._base_path + "/") else path
         return [budget for budget in self._budgets if budget.covers(path, below)]

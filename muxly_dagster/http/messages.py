@@ -48,6 +48,8 @@ class Request:
 
     `params` are added to the URL's query: None leaves one out, a list repeats it. `json` is the body as a value, `content` as
     bytes. `idempotent` says whether the request may safely be sent twice; None judges by method and `Idempotency-Key`.
+    `expected` are statuses that are answers like any other here, such as 404 where something may be gone; a judge still comes first.
+    `at_home` keeps the client's credentials to the base URL's own host: for addresses that somebody else names, such as a record.
     """
 
     method: str
@@ -58,6 +60,8 @@ class Request:
     content: bytes | None = None
     tag: Any = None
     idempotent: bool | None = None
+    expected: frozenset[int] = frozenset()
+    at_home: bool = False
 
     @property
     def repeatable(self) -> bool:

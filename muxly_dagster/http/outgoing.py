@@ -15,12 +15,12 @@ _DEFAULTS = {"User-Agent": "muxly-dagster", "Accept": "application/json, */*;q=0
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Outgoing:
-    """What is sent. `params` are the credentials' own query parameters, kept out of `url` so that no message shows them."""
+    """What is sent. The query parameters of `credentials` are kept out of `url` so that no message shows them."""
 
     method: str
     url: str
     headers: Mapping[str, str]
-    params: tuple[tuple[str, str], ...]
+    credentials: Credentials
     content: bytes | None
 
 
@@ -42,7 +42,7 @@ def outgoing(request: Request, base_url: str, common: Mapping[str, str], credent
         check_headers(request.headers)
         headers = _merge(headers, request.headers)
     url = merge_query(_absolute(base_url, request.url), list(_pairs(request.params)) if request.params else ())
-    return Outgoing(request.method.upper(), url, headers, credentials.params, content)
+    return Outgoing(request.method.upper(), url, headers, credentials, content)
 
 
 def _absolute(base_url: str, url: str) -> str:

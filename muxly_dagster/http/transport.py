@@ -9,9 +9,10 @@ import http.cookiejar
 import logging
 import os
 import ssl
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -29,6 +30,7 @@ else:
     HAS_PYREQWEST = True
 
 if TYPE_CHECKING:
+    from pyreqwest.client import SyncClient
     from pyreqwest.response import SyncResponse
 
 _IDLE = 30
@@ -56,6 +58,16 @@ class Answer(NamedTuple):
     content: bytes
 
 
+Taker = Callable[[int, Headers], Callable[[bytes], None] | None]
+"""Sees status and headers of an answer, and says where the pieces of its body go; None: it does not want the body."""
+
+PIECE = 512 * 1024
+"""Most bytes of one piece of a body that is handed on as it comes: neither library's own buffer holds more."""
+
+_BEGINNING = 64 * 1024
+"""Bytes of a body that nobody takes which are read all the same: an error page says what is wrong in fewer."""
+
+
 Kind = Literal["connect", "timeout", "broken", "garbled", "certificate", "too_large", "invalid", "closed"]
 
 
@@ -73,6 +85,12 @@ class Transport(Protocol):
     def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
         """Send one request and read its answer, at most `max_body` bytes of it. Raises Trouble."""
 
+    def receive(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, take: Taker) -> Answer:
+        """Send one request and hand its answer's body on in pieces, as it stands on the wire and however long it takes as a whole.
+
+        The answer holds the beginning of a body that is not taken. Raises Trouble, and what the taker raises.
+        """
+
     def close(self) -> None:
         """Close all connections; requests under way fail with Trouble."""
 
@@ -86,20 +104,10 @@ class PyreqwestTransport:
     """reqwest and rustls, called without the GIL."""
 
     def __init__(self, timeouts: Timeouts) -> None:
-        builder = (
-            SyncClientBuilder()
-            .follow_redirects(False)
-            .referer(False)
-            .connect_timeout(timedelta(seconds=timeouts.connect))
-            .read_timeout(timedelta(seconds=timeouts.read))
-            .timeout(timedelta(seconds=timeouts.total))
-            .pool_idle_timeout(timedelta(seconds=_IDLE))
-        )
-        if not _has_system_certificates():
-            import certifi
-
-            builder = builder.add_root_certificate_pem(certifi.contents().encode())
-        self._client = builder.build()
+        self._timeouts = timeouts
+        self._client = _client(timeouts).timeout(timedelta(seconds=timeouts.total)).build()
+        self._receiving: SyncClient | None = None
+        self._lock = threading.Lock()
 
     def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
         """See Transport."""
@@ -115,9 +123,56 @@ class PyreqwestTransport:
         except ValueError as error:
             raise Trouble("invalid", str(error), sent=False) from None
 
+    def receive(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, take: Taker) -> Answer:
+        """See Transport."""
+        try:
+            builder = self._receiver().request(method, url).headers(headers)
+            if content is not None:
+                builder = builder.body_bytes(content)
+            # Without a buffer of its own: it would swallow head and beginning of an answer that breaks off early.
+            with builder.streamed_read_buffer_limit(0).build_streamed() as response:
+                received, reader = _headers(response), response.body_reader
+                write = take(response.status, received)
+                if write is None:
+                    return Answer(response.status, received, bytes(reader.read(_BEGINNING) or b""))
+                while (piece := reader.read_chunk()) is not None:  # read() would lose what came last before a connection broke
+                    write(bytes(piece))
+                return Answer(response.status, received, b"")
+        except exceptions.PyreqwestError as error:
+            raise _trouble(error) from None
+        except ValueError as error:
+            raise Trouble("invalid", str(error), sent=False) from None
+
+    def _receiver(self) -> "SyncClient":
+        """The client for bodies that are handed on: a total timeout and decompression belong to a client as a whole."""
+        with self._lock:
+            if self._receiving is None:
+                plain = _client(self._timeouts).gzip(False).brotli(False).zstd(False).deflate(False)
+                self._receiving = plain.build()
+            return self._receiving
+
     def close(self) -> None:
         """See Transport."""
         self._client.close()
+        with self._lock:
+            if self._receiving is not None:
+                self._receiving.close()
+
+
+def _client(timeouts: Timeouts) -> "SyncClientBuilder":
+    builder = (
+        SyncClientBuilder()
+        .follow_redirects(False)
+        .referer(False)
+        .connect_timeout(timedelta(seconds=timeouts.connect))
+        .read_timeout(timedelta(seconds=timeouts.read))
+        .pool_idle_timeout(timedelta(seconds=_IDLE))
+    )
+    if _has_system_certificates():
+        return builder
+    import certifi
+
+    return builder.add_root_certificate_pem(certifi.contents().encode())
 
 
 def _headers(response: "SyncResponse") -> Headers:
@@ -199,18 +254,35 @@ class HttpxTransport:
 
     def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
         """See Transport."""
-        httpx, deadline = self._httpx, time.monotonic() + self._total
+        deadline = time.monotonic() + self._total
+        with self._troubles(), self._client.stream(method, url, headers=dict(headers), content=content) as response:
+            parts, size = [], 0
+            for part in response.iter_bytes():
+                size += len(part)
+                if size > max_body:
+                    raise Trouble("too_large", "more bytes than that came")
+                if time.monotonic() > deadline:
+                    raise Trouble("timeout", "the whole answer took too long")
+                parts.append(part)
+            return Answer(response.status_code, Headers(response.headers.multi_items()), b"".join(parts))
+
+    def receive(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, take: Taker) -> Answer:
+        """See Transport."""
+        with self._troubles(), self._client.stream(method, url, headers=dict(headers), content=content) as response:
+            received = Headers(response.headers.multi_items())
+            write = take(response.status_code, received)
+            if write is None:
+                return Answer(response.status_code, received, next(response.iter_raw(_BEGINNING), b""))
+            for piece in response.iter_raw():
+                write(piece)
+            return Answer(response.status_code, received, b"")
+
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
+        """What goes wrong within, as Trouble."""
+        httpx = self._httpx
         try:
-            with self._client.stream(method, url, headers=dict(headers), content=content) as response:
-                parts, size = [], 0
-                for part in response.iter_bytes():
-                    size += len(part)
-                    if size > max_body:
-                        raise Trouble("too_large", "more bytes than that came")
-                    if time.monotonic() > deadline:
-                        raise Trouble("timeout", "the whole answer took too long")
-                    parts.append(part)
-                return Answer(response.status_code, Headers(response.headers.multi_items()), b"".join(parts))
+            yield
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             raise Trouble("certificate" if "CERTIFICATE" in str(error) else "connect", str(error), sent=False) from None
         except httpx.TimeoutException as error:

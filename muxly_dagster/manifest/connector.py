@@ -1,29 +1,37 @@
 """A manifest as a connector: a Connector class made from a YAML file."""
 
+import datetime as dt
 import difflib
-from collections.abc import Iterator
-from functools import lru_cache, reduce
-from operator import or_
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field, SecretStr, create_model
 
-from muxly_dagster import auth
-from muxly_dagster.connector import Batch, Connector, Cursor, PullSettings, Stream
-from muxly_dagster.decoding import declared_field
+from muxly_dagster.connector import Action, Batch, Connector, Cursor, Declaration, Metadata, PullSettings, Stream
+from muxly_dagster.decoding import declared_field, parse_path
 from muxly_dagster.errors import ConfigurationError, MuxlyError
-from muxly_dagster.http import Http
-from muxly_dagster.manifest.expressions import ABSENT, Context, render
+from muxly_dagster.http import Http, Judge
+from muxly_dagster.manifest.acting import act, input_schema
+from muxly_dagster.manifest.addresses import url_mistakes
+from muxly_dagster.manifest.expressions import ABSENT, Context, render, text_of
 from muxly_dagster.manifest.judging import judge
-from muxly_dagster.manifest.loading import read_manifest, url_mistakes
-from muxly_dagster.manifest.runner import build_request, read_stream
-from muxly_dagster.manifest.schema import ApiKeyKind, ApiVersion, Input, Manifest, StreamSpec, parse_duration
+from muxly_dagster.manifest.loading import read_manifest
+from muxly_dagster.manifest.requests import build_request
+from muxly_dagster.manifest.runner import read_stream
+from muxly_dagster.manifest.schema import ApiVersion, DeltaSync, Input, Manifest, RequestSpec, StreamSpec, parse_duration
+from muxly_dagster.manifest.signing import account_name, auth_field, signed_in
+from muxly_dagster.manifest.taking import Source
 from muxly_dagster.resource import CheckResult
 
+_log = logging.getLogger("muxly.manifest")
+
 _IN_FLIGHT = 16
-_MODELS: dict[str, type[Any]] = {"none": auth.NoAuth, "bearer": auth.Bearer, "api_key": auth.ApiKey, "basic": auth.Basic}
+_SOON = dt.timedelta(days=90)
 
 
 class ManifestConnector(Connector):
@@ -31,6 +39,20 @@ class ManifestConnector(Connector):
 
     manifest: ClassVar[Manifest]
     path: ClassVar[Path]
+
+    @classmethod
+    def declaration(cls) -> Declaration:
+        """What the manifest says of itself, its streams and its actions."""
+        manifest = cls.manifest
+        version = manifest.api_version
+        dated = version if isinstance(version, ApiVersion) else ApiVersion(version=version or "")
+        return Declaration(
+            streams=tuple(cls._describe(name, spec) for name, spec in manifest.streams.items()),
+            actions=tuple(Action(name, spec.title, input_schema(spec)) for name, spec in manifest.actions.items()),
+            metadata=Metadata(api_version=dated.version, sunset=dated.sunset, limits=tuple(map(str, manifest.limits))),
+            description=manifest.description,
+            docs=manifest.docs,
+        )
 
     def stream(self, pull: PullSettings) -> Stream:
         """Describe the stream as the manifest declares it."""
@@ -42,10 +64,13 @@ class ManifestConnector(Connector):
 
     def pull(self, pull: PullSettings, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
         """Read the stream's news."""
-        spec = self._spec(pull)
+        self._spec(pull)
+        if warning := _ending(self.manifest, dt.datetime.now(dt.UTC).date()):
+            _log.warning("%s: %s", self.id, warning)
         with self._http() as http:
+            source = Source(http, self.manifest, self._context(), self._judge(), self.services, self._in_flight())
             try:
-                yield from read_stream(http, spec, self._context(), cursor, known, judge(self.manifest.errors), self._in_flight())
+                yield from read_stream(source, pull.stream, cursor, known)
             except MuxlyError as error:
                 if isinstance(error, ConfigurationError):
                     raise
@@ -54,8 +79,7 @@ class ManifestConnector(Connector):
 
     def test_connection(self) -> CheckResult:
         """Send the manifest's `check` request, or ask for the first page of its first stream."""
-        spec = self.manifest.check or next(iter(self.manifest.streams.values())).request
-        request = build_request(spec, self._context())
+        request = build_request(self._check(), self._context())
         tried = f"{request.method} {request.url or '/'}"
         try:
             with self._http() as http:
@@ -64,16 +88,40 @@ class ManifestConnector(Connector):
             return CheckResult("failed", tried, error.what, error.do)
         return CheckResult("ok", tried, f"answered {response.reason}")
 
+    def metadata(self) -> Metadata:
+        """The account as the answer to `check` names it, and what the manifest says of the API."""
+        declared, check = self.declaration().metadata, self.manifest.check
+        if check is None or check.account is None:
+            return declared
+        with self._http() as http:
+            found = parse_path(check.account).first(http.request(build_request(check, self._context())).json())
+        return replace(declared, account="" if found is None else text_of(found))
+
+    def actions(self) -> list[Action]:
+        """The manifest's actions."""
+        return list(self.declaration().actions)
+
+    def act(self, action: str, inputs: Mapping[str, Any]) -> Any:
+        """Send the action's request. Raises ConfigurationError, SignInError, SourceError, RetryLater."""
+        spec = self.manifest.actions.get(action)
+        if spec is None:
+            raise _unknown(f"{self.id} has no action {action!r}", action, list(self.manifest.actions))
+        with self._http() as http:
+            return act(http, spec, action, inputs, self._context(), self.services)
+
+    def _check(self) -> RequestSpec:
+        """The cheapest request there is."""
+        streams = sorted(self.manifest.streams.values(), key=lambda spec: spec.for_each is not None)
+        return self.manifest.check or streams[0].request
+
     def _spec(self, pull: PullSettings) -> StreamSpec:
         spec = self.manifest.streams.get(pull.stream)
         if spec is None:
-            names = list(self.manifest.streams)
-            close = difflib.get_close_matches(pull.stream, names, 1)
-            do = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(names)}"
-            raise ConfigurationError(f"{self.id} has no stream {pull.stream!r}", do=do)
+            raise _unknown(f"{self.id} has no stream {pull.stream!r}", pull.stream, list(self.manifest.streams))
         return spec
 
-    def _describe(self, name: str, spec: StreamSpec) -> Stream:
+    @staticmethod
+    def _describe(name: str, spec: StreamSpec) -> Stream:
         types = [declared_field(column, type_) for column, type_ in spec.types.items()]
         return Stream(
             name=name,
@@ -82,20 +130,29 @@ class ManifestConnector(Connector):
             schema=pa.schema(types) if types else None,
             contract=spec.contract,
             description=spec.description or spec.title,
+            deletes=spec.deletes is not None or (isinstance(spec.sync, DeltaSync) and spec.sync.deletes is not None),
         )
 
     def _http(self) -> Http:
+        address, context, given = self._address(), self._context(), self.auth  # type: ignore[attr-defined]
+        secrets = [s.get_secret_value() for n in self.manifest.config if isinstance(s := getattr(self, n), SecretStr)]
         return Http(
-            self._address(),
-            auth=self._auth(),
+            address,
+            auth=signed_in(self.manifest, given, context),
             limits=self.manifest.limits,
             max_body=self.manifest.max_answer,
             headers={"Accept": "application/json"},
             hosts=self.manifest.hosts,
-            judge=judge(self.manifest.errors),
-            secrets=[s.get_secret_value() for n in self.manifest.config if isinstance(s := getattr(self, n), SecretStr)],
+            judge=self._judge(),
+            secrets=secrets,
             concurrency=_IN_FLIGHT,
+            turns=self.services.turns,
+            account=account_name(self.manifest, address, given, secrets),
         )
+
+    def _judge(self) -> Judge | None:
+        expiring = any(isinstance(spec.sync, DeltaSync) for spec in self.manifest.streams.values())
+        return judge(self.manifest.errors, expiring=expiring)
 
     def _address(self) -> str:
         """The source's own base URL, or the manifest's, which must lead to one of its `hosts` whatever it is filled in with."""
@@ -109,16 +166,6 @@ class ManifestConnector(Connector):
         for _, what, do in url_mistakes((), address, self.manifest.hosts):
             raise ConfigurationError(f"{self.id}: {what}", do=do)
         return str(address)
-
-    def _auth(self) -> auth.Auth:
-        """The credentials, sent where the manifest says the API looks for them."""
-        given: auth.Auth = self.auth  # type: ignore[attr-defined]
-        if isinstance(given, auth.ApiKey):
-            kind = next((k for k in self.manifest.auth.values() if isinstance(k, ApiKeyKind)), None)
-            if kind is not None:
-                place = {name: getattr(kind, name) for name in ("into", "name", "prefix") if name not in given.model_fields_set}
-                return given.model_copy(update=place)
-        return given
 
     def _context(self) -> Context:
         values = {name: getattr(self, name) for name in self.manifest.config}
@@ -148,20 +195,12 @@ def _load(path: Path, _changed: int, _size: int) -> type[Connector]:
 
 
 def _build(path: Path, manifest: Manifest) -> type[Connector]:
-    fields: dict[str, Any] = {"auth": _auth_field(manifest), "base_url": _address_field(manifest)}
+    fields: dict[str, Any] = {"auth": auth_field(manifest), "base_url": _address_field(manifest)}
     fields |= {name: _input_field(each) for name, each in manifest.config.items()}
     name = "".join(part.capitalize() for part in manifest.id.split("_"))
     made: type[ManifestConnector] = create_model(name, __base__=ManifestConnector, __module__=__name__, __doc__=manifest.title, **fields)
-    made.id, made.title, made.manifest, made.path = manifest.id, manifest.title, manifest, path
+    made.id, made.title, made.manifest, made.path, made.example = manifest.id, manifest.title, manifest, path, manifest.example
     return made
-
-
-def _auth_field(manifest: Manifest) -> tuple[Any, Any]:
-    kinds = list(dict.fromkeys(kind.kind for kind in manifest.auth.values())) or ["none"]
-    models = [_MODELS[kind] for kind in kinds]
-    annotation: Any = models[0] if len(models) == 1 else Annotated[reduce(or_, models), Field(discriminator="kind")]
-    default: Any = auth.NoAuth() if "none" in kinds else ...
-    return annotation, Field(default, description=f"How to sign in: {' or '.join(kinds)}.")
 
 
 def _address_field(manifest: Manifest) -> tuple[Any, Any]:
@@ -171,7 +210,10 @@ def _address_field(manifest: Manifest) -> tuple[Any, Any]:
 
 
 def _input_field(each: Input) -> tuple[Any, Any]:
-    types: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "list": list[str]}
+    types: dict[str, Any] = {
+        "string": str, "integer": int, "number": float, "boolean": bool,
+        "list": list[str], "object": dict[str, Any],
+    }
     annotation = SecretStr if each.secret else Annotated[str, AfterValidator(_duration)] if each.type == "duration" else types[each.type]
     if each.required:
         return annotation, Field(..., description=each.title or each.description)
@@ -183,3 +225,17 @@ def _input_field(each: Input) -> tuple[Any, Any]:
 def _duration(text: str) -> str:
     parse_duration(text)
     return text
+
+
+def _unknown(what: str, name: str, known: list[str]) -> ConfigurationError:
+    close = difflib.get_close_matches(name, known, 1)
+    return ConfigurationError(what, do=f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known) or 'none'}")
+
+
+def _ending(manifest: Manifest, today: dt.date) -> str:
+    """That the API's version ends soon, or has ended; empty while there is time."""
+    version = manifest.api_version
+    if not isinstance(version, ApiVersion) or version.sunset is None or version.sunset - today > _SOON:
+        return ""
+    ends = "ended" if version.sunset <= today else "ends"
+    return f"version {version.version} of the API {ends} on {version.sunset}; look for a newer version of this connector"

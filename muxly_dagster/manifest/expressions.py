@@ -3,20 +3,22 @@
 import base64
 import datetime as dt
 import decimal
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
+from muxly_dagster.manifest.mail import mime
 from muxly_dagster.records import to_json
 
 _EXPRESSION = re.compile(r"\$\{([^{}]*)\}")
 _PATH = re.compile(r"[a-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 Context = Mapping[str, Any]
-"""The values an expression may name: `config`, `cursor`, `window`, `api_version`."""
+"""The values an expression may name, by root: `config`, `api_version`, and what its place in the manifest knows too (`cursor`, `key`)."""
 
 ABSENT = object()
 """What a text, or an entry of a request, becomes when it names a value that is not there: it is left out."""
@@ -51,7 +53,8 @@ def _since_epoch(value: Any, unit: dt.timedelta) -> int:
     return (moment(value) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // unit
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value as it stands in a text: true and false, RFC 3339 times, decimals without exponent, lists with commas, objects as JSON."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dt.datetime):
@@ -59,10 +62,14 @@ def _text(value: Any) -> str:
     if isinstance(value, decimal.Decimal):
         return f"{value:f}"
     if isinstance(value, list | tuple):
-        return ",".join(map(_text, value))
+        return ",".join(map(text_of, value))
     if isinstance(value, dict):
         return orjson.dumps(value).decode()
     return str(value)
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else text_of(value).encode()
 
 
 FILTERS: dict[str, Callable[[Any], Any]] = {
@@ -70,13 +77,15 @@ FILTERS: dict[str, Callable[[Any], Any]] = {
     "date": lambda value: moment(value).strftime("%Y-%m-%d"),
     "ms": lambda value: _since_epoch(value, dt.timedelta(milliseconds=1)),
     "s": lambda value: _since_epoch(value, dt.timedelta(seconds=1)),
-    "text": _text,
-    "lower": lambda value: _text(value).lower(),
-    "upper": lambda value: _text(value).upper(),
+    "text": text_of,
+    "lower": lambda value: text_of(value).lower(),
+    "upper": lambda value: text_of(value).upper(),
     "json": lambda value: to_json(value).decode(),
-    "base64": lambda value: base64.b64encode(_text(value).encode()).decode(),
-    "base64url": lambda value: base64.urlsafe_b64encode(_text(value).encode()).decode().rstrip("="),
-    "url": lambda value: quote(_text(value), safe=""),
+    "ascii_json": lambda value: json.dumps(orjson.loads(to_json(value))),  # what a header can hold
+    "base64": lambda value: base64.b64encode(_bytes(value)).decode(),
+    "base64url": lambda value: base64.urlsafe_b64encode(_bytes(value)).decode().rstrip("="),
+    "url": lambda value: quote(text_of(value), safe=""),
+    "mime": mime,
 }
 
 
@@ -94,15 +103,17 @@ def expressions(value: Any) -> Iterator[tuple[str, list[str]]]:
             yield from expressions(inner)
 
 
-def mistake(path: str, filters: list[str], known: Callable[[str], bool]) -> tuple[str, str] | None:
-    """What is wrong with an expression and what to do about it; None if nothing."""
+def mistake(path: str, filters: list[str], known: Collection[str]) -> tuple[str, str] | None:
+    """What is wrong with an expression and what to do about it; None if nothing.
+
+    `known` holds what may be named: whole paths (`config.project`, `cursor`), and roots that anything may follow (`record.*`).
+    """
     if not _PATH.fullmatch(path):
         return f"${{{path}}} is no expression", "write ${path} or ${path|filter}, such as ${config.project} or ${cursor|iso}"
-    if not known(path):
-        return (
-            f"nothing is called ${{{path}}}",
-            "there are config.NAME for what `config` declares, cursor, window.start, window.end, api_version",
-        )
+    names = path.split(".")
+    if path not in known and not any(".".join([*names[:end], "*"]) in known for end in range(1, len(names))):
+        there = ", ".join(sorted(known)).replace(".*", ".NAME")
+        return f"nothing is called ${{{path}}} here", f"there are {there}" if there else "there is nothing to name here"
     for name in filters:
         if name not in FILTERS:
             return f"there is no filter `{name}`", f"there are {', '.join(FILTERS)}"
@@ -143,7 +154,7 @@ def _render_text(text: str, context: Context, into_path: bool) -> Any:
         if found is ABSENT:
             absent = True
             return ""
-        return quote(_text(found), safe="") if into_path else _text(found)
+        return quote(text_of(found), safe="") if into_path else text_of(found)
 
     filled = _EXPRESSION.sub(fill, text)
     return ABSENT if absent else filled

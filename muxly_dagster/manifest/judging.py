@@ -13,13 +13,28 @@ from muxly_dagster.manifest.schema import ErrorRule
 _FAR = 1_000_000_000  # a wait longer than thirty years is a time of day (X-RateLimit-Reset)
 
 
-def judge(rules: Sequence[ErrorRule]) -> Judge | None:
-    """The rules as the HTTP client asks for them; None where there are none."""
-    if not rules:
+class Expiry:
+    """The answers that say that a token of changes is too old. A request that sends a token bears it as its tag."""
+
+    def __init__(self, signs: Sequence[int | str]) -> None:
+        self._statuses = frozenset(sign for sign in signs if isinstance(sign, int))
+        self._conditions = [parse_condition(sign) for sign in signs if isinstance(sign, str)]
+
+    def fits(self, response: Response) -> bool:
+        """Whether this answer says so."""
+        return response.status in self._statuses or any(_holds(condition, response) for condition in self._conditions)
+
+
+def judge(rules: Sequence[ErrorRule], *, expiring: bool = False) -> Judge | None:
+    """The rules as the HTTP client asks for them; None where there are none. `expiring`: some requests may bear an `Expiry`."""
+    if not rules and not expiring:
         return None
     parsed = [(rule, _statuses(rule.status), parse_condition(rule.when) if rule.when else None) for rule in rules]
 
     def verdict(response: Response) -> Verdict | tuple[Verdict, float | None] | None:
+        tag = response.request.tag
+        if isinstance(tag, Expiry) and tag.fits(response):
+            return "skip"  # no error: whoever sent the token knows what to do
         for rule, statuses, condition in parsed:
             if statuses and response.status not in statuses:
                 continue
@@ -28,7 +43,9 @@ def judge(rules: Sequence[ErrorRule]) -> Judge | None:
                     continue
             elif not _holds(condition, response):
                 continue
-            return (rule.do, _wait(rule.wait, response)) if rule.do == "retry" else rule.do
+            if rule.do == "retry":
+                return "retry", _wait(rule.wait, response)
+            return "sign_in" if rule.do == "refresh_auth" else rule.do
         return None
 
     return verdict

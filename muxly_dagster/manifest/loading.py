@@ -2,25 +2,18 @@
 
 import difflib
 import logging
-from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
 from muxly_dagster.errors import ConfigurationError, Problem
 from muxly_dagster.manifest import positions, schema
-from muxly_dagster.manifest.expressions import expressions, mistake
-from muxly_dagster.manifest.runner import column_of
-from muxly_dagster.manifest.schema import CursorSync, Manifest, RequestSpec, StreamSpec
+from muxly_dagster.manifest.checking import mistakes, warnings
+from muxly_dagster.manifest.schema import Manifest
 
 _log = logging.getLogger("muxly.manifest")
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_TIMES = ("timestamp", "date", "epoch_ms", "epoch_s")
-_TAKEN = ("auth", "base_url", "pulls", "connector")
 _KEYS = sorted(
     {
         field.alias or name
@@ -29,8 +22,6 @@ _KEYS = sorted(
         for name, field in model.model_fields.items()
     }
 )
-
-_Found = tuple[positions.Path, str, str]
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -46,19 +37,16 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest.model_validate(document.data)
     except ValidationError as error:
         raise ConfigurationError([_problem(document, detail) for detail in error.errors(include_url=False)]) from None
-    found = list(_mistakes(manifest))
+    found = list(mistakes(manifest))
     if found:
         raise ConfigurationError([document.problem(*each) for each in found])
-    for name, stream in manifest.streams.items():
-        if isinstance(stream.sync, CursorSync) and not _bounds(stream):
-            _log.warning(
-                "%s: stream %s places neither ${cursor} nor ${window.start} in its request: everything is read each time", path.name, name
-            )
+    for warning in warnings(manifest):
+        _log.warning("%s: %s", path.name, warning)
     return manifest
 
 
 def _problem(document: positions.Document, detail: Any) -> Problem:
-    path = _path_in(document.data, detail["loc"])
+    path = _path_in(document.data, detail["loc"], missing=detail["type"] == "missing")
     kind, message, given = detail["type"], detail["msg"], detail["input"]
     what, do = message[0].lower() + message[1:], ""
     if kind == "extra_forbidden":
@@ -78,105 +66,14 @@ def _problem(document: positions.Document, detail: Any) -> Problem:
     return document.problem(path, what, do)
 
 
-def _path_in(data: Any, loc: tuple[str | int, ...]) -> positions.Path:
-    """pydantic's location without the names of union members, which stand in no file."""
+def _path_in(data: Any, loc: tuple[str | int, ...], *, missing: bool) -> positions.Path:
+    """pydantic's location without the names of union members, which stand in no file, and with the key that should be there."""
     path: positions.Path = ()
     for part in loc:
         inside: Any = data if isinstance(data, dict) else dict(enumerate(data)) if isinstance(data, list) else {}
         if part in inside:
             data = inside[part]
             path = (*path, part)
-        elif part == loc[-1] and isinstance(part, str) and isinstance(data, dict) and part != "[key]":
+        elif missing and part == loc[-1] and isinstance(part, str) and isinstance(data, dict):
             path = (*path, part)
     return path
-
-
-# ---- what the model alone cannot see -----------------------------------------------------------------------------------
-
-
-def _mistakes(manifest: Manifest) -> Iterator[_Found]:
-    yield from _address_mistakes(manifest)
-    for name, each in manifest.config.items():
-        at: positions.Path = ("config", name)
-        if name in _TAKEN and not (name == "base_url" and each.type == "string"):
-            yield at, "this name is taken: every source has it", "choose another name"
-        if each.secret and each.type != "string":
-            yield at, "only a string can be secret", "make it `type: string`"
-        if each.secret and each.default not in (None, ""):
-            yield (*at, "default"), "a secret has no default", "remove the default"
-        if not each.secret and (name.endswith("api_key") or {"secret", "password", "token"} & set(name.split("_"))):
-            yield at, "this looks like a secret, but is shown like any other setting", "add `secret: true`, or choose another name"
-    roots = {"cursor", "window.start", "window.end"}
-    common = {f"config.{name}" for name in manifest.config} | ({"api_version"} if manifest.api_version is not None else set())
-    if manifest.check is not None:
-        yield from _expression_mistakes(("check",), manifest.check.model_dump(by_alias=True), common)
-    for name, stream in manifest.streams.items():
-        at = ("streams", name)
-        synced = isinstance(stream.sync, CursorSync)
-        yield from _expression_mistakes((*at, "request"), stream.request.model_dump(by_alias=True), common | (roots if synced else set()))
-        yield from _expression_mistakes((*at, "sync"), stream.sync.model_dump(), common)
-        yield from _host_mistakes((*at, "request", "path"), stream.request, manifest.hosts)
-        yield from _sync_mistakes((*at, "sync"), stream)
-
-
-def _address_mistakes(manifest: Manifest) -> Iterator[_Found]:
-    if "${" in manifest.base_url:
-        known = {f"config.{name}" for name in manifest.config} | {"config.base_url", "api_version"}
-        yield from _expression_mistakes(("base_url",), manifest.base_url, known)
-        return
-    yield from url_mistakes(("base_url",), manifest.base_url, manifest.hosts)
-
-
-def _host_mistakes(at: positions.Path, request: RequestSpec, hosts: list[str]) -> Iterator[_Found]:
-    if "://" in request.path and not request.path.startswith("${"):
-        yield from url_mistakes(at, request.path, hosts)
-
-
-def url_mistakes(at: positions.Path, text: str, hosts: list[str]) -> Iterator[_Found]:
-    """Why an address may not be asked: its path in the file, what is wrong, what to do."""
-    url = urlsplit(text)
-    host = (url.hostname or "").lower()
-    if url.scheme not in ("http", "https") or not host:
-        yield at, f"{text!r} is no address", "write https://HOST/PATH"
-    elif url.scheme == "http" and host not in _LOOPBACK:
-        yield at, f"{text!r} would send everything in the clear", "write https:// (http is for this machine only)"
-    elif not any(fnmatchcase(host, allowed.lower()) or url.netloc.lower() == allowed.lower() for allowed in hosts):
-        yield at, f"the host {host} is not among `hosts`", "add it there"
-
-
-def _expression_mistakes(at: positions.Path, value: Any, known: set[str]) -> Iterator[_Found]:
-    for path, filters in expressions(value):
-        found = mistake(path, filters, known.__contains__)
-        if found:
-            yield (*at, *_path_of(value, "${" + path)), *found
-
-
-def _path_of(value: Any, text: str) -> positions.Path:
-    """Where in the value the text stands."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in pairs:
-        if isinstance(inner, str) and text in inner:
-            return (key,)
-        found = _path_of(inner, text)
-        if found:
-            return (key, *found)
-    return ()
-
-
-def _sync_mistakes(at: positions.Path, stream: StreamSpec) -> Iterator[_Found]:
-    sync = stream.sync
-    if not isinstance(sync, CursorSync):
-        return
-    column = column_of(sync.field, stream.flatten)
-    if (sync.lag or sync.lookback or sync.window) and stream.types.get(column) not in _TIMES:
-        do = f"declare its type: `types: {{{column}: timestamp}}`"
-        yield (*at, "field"), f"lag, lookback and window count in time, and {column} is not known to be one", do
-    if sync.window and {"window.start", "window.end"} - _bounds(stream):
-        yield (*at, "window"), "the request does not place ${window.start} and ${window.end}", "place both, or remove `window`"
-    if sync.window and sync.start is None:
-        yield (*at, "window"), "slices need a beginning", "add `start:`, such as 2020-01-01"
-
-
-def _bounds(stream: StreamSpec) -> set[str]:
-    named = {path for path, _ in expressions(stream.request.model_dump())}
-    return named & {"cursor", "window.start", "window.end"}

@@ -4,20 +4,61 @@ import itertools
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
 
 from muxly_dagster.decoding import Page
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Http, Request, Response
-from muxly_dagster.manifest.schema import CursorPaging, LinkPaging, NoPaging, OffsetPaging, PageNumberPaging, Paging
+from muxly_dagster.manifest.expressions import Context
+from muxly_dagster.manifest.keyset import Order
+from muxly_dagster.manifest.requests import build_request
+from muxly_dagster.manifest.schema import (
+    CursorPaging,
+    KeysetPaging,
+    LinkPaging,
+    NoPaging,
+    OffsetPaging,
+    PageNumberPaging,
+    Paging,
+    RequestSpec,
+)
 
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _NEXT = re.compile(r""";\s*rel\s*=\s*(?:"[^"]*\bnext\b[^"]*"|next\b)""", re.IGNORECASE)
 
 Take = Callable[[Response], Page]
-"""Reads an answer; the page's envelope holds the values at `envelope_paths`."""
+"""Reads an answer. The page's envelope begins with the values at `envelope_paths`; with keyset paging, with the records' keys."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How pages are asked for: the client, the request with what its expressions may name, and how many requests may be under way.
+
+    `ask` sends one request where the client alone does not do (answers that are kept); pages are then asked for one by one. `tag` goes
+    with every request, and comes back with its answer.
+    """
+
+    http: Http
+    spec: RequestSpec
+    context: Context
+    in_flight: int = 8
+    ask: Callable[[Request], Response] | None = None
+    tag: Any = None
+
+    def request(self, spec: RequestSpec | None = None, **names: Any) -> Request:
+        """The request (or another one of the same stream) with these names beside the others."""
+        request = build_request(spec or self.spec, {**self.context, **names})
+        return replace(request, tag=self.tag) if self.tag is not None else request
+
+    def send(self, request: Request) -> Response:
+        """The answer to one request."""
+        return self.ask(request) if self.ask else self.http.request(request)
+
+    def each(self, requests: Iterator[Request]) -> Generator[Response, None, None]:
+        """The answers to many, in their order."""
+        yield from self.http.each(requests, self.in_flight) if self.ask is None else map(self.ask, requests)
 
 
 def envelope_paths(paging: Paging) -> list[str]:
@@ -32,22 +73,24 @@ def envelope_paths(paging: Paging) -> list[str]:
     return []
 
 
-def read_pages(http: Http, paging: Paging, request: Request, take: Take, *, in_flight: int = 8) -> Iterator[Page]:
+def read_pages(asking: Asking, paging: Paging, take: Take) -> Iterator[Page]:
     """Ask for the pages and yield each once it is read.
 
     Raises SourceError for an API that never comes to an end, beside what the client raises.
     """
     match paging:
         case NoPaging():
-            yield take(http.request(request))
+            yield take(asking.send(asking.request()))
         case CursorPaging():
-            yield from _by_cursor(http, paging, _sized(request, paging.size), take)
+            yield from _by_cursor(asking, paging, take)
         case LinkPaging():
-            yield from _by_link(http, paging, _sized(request, paging.size), take)
+            yield from _by_link(asking, paging, take)
+        case KeysetPaging():
+            yield from _by_keyset(asking, paging, take)
         case _ if paging.size is None:
-            yield from _one_by_one(http, paging, request, take)
+            yield from _one_by_one(asking, paging, take)
         case _:
-            yield from _by_number(http, paging, paging.size[1], _sized(request, paging.size), take, in_flight)
+            yield from _by_number(asking, paging, paging.size[1], take)
 
 
 def put(request: Request, place: str, value: Any) -> Request:
@@ -69,9 +112,10 @@ def _sized(request: Request, size: tuple[str, int] | None) -> Request:
     return put(request, *size) if size else request
 
 
-def _by_cursor(http: Http, paging: CursorPaging, request: Request, take: Take) -> Iterator[Page]:
+def _by_cursor(asking: Asking, paging: CursorPaging, take: Take) -> Iterator[Page]:
     seen: set[str] = set()
-    response = http.request(request)
+    first = _sized(asking.request(), paging.size)
+    response = asking.send(first)
     while True:
         page = take(response)
         cursor = page.envelope[0]
@@ -81,12 +125,14 @@ def _by_cursor(http: Http, paging: CursorPaging, request: Request, take: Take) -
             return
         _must_be_new(str(cursor), seen, f"the page cursor {str(cursor)[:200]!r}", response)
         yield page
-        response = http.request(put(request, paging.into, cursor))
+        following = asking.request(paging.then, page=cursor) if paging.then else first
+        response = asking.send(put(following, paging.into, cursor) if paging.into else following)
 
 
-def _by_link(http: Http, paging: LinkPaging, request: Request, take: Take) -> Iterator[Page]:
+def _by_link(asking: Asking, paging: LinkPaging, take: Take) -> Iterator[Page]:
     seen: set[str] = set()
-    response = http.request(request)
+    request = _sized(asking.request(), paging.size)
+    response = asking.send(request)
     while True:
         page = take(response)
         link = page.envelope[0] if paging.next else _next_link(response.headers.get("link", ""))
@@ -98,7 +144,27 @@ def _by_link(http: Http, paging: LinkPaging, request: Request, take: Take) -> It
         url = urljoin(response.url, link)
         _must_be_new(url, seen, "the same next page", response)
         yield page
-        response = http.request(replace(request, url=url, params=None))
+        response = asking.send(replace(request, url=url, params=None))
+
+
+def _by_keyset(asking: Asking, paging: KeysetPaging, take: Take) -> Iterator[Page]:
+    size, order = paging.size[1], Order(paging.by)
+
+    def behind(key: Any) -> Request:
+        request = _sized(asking.request(keyset=key), paging.size)
+        return request if paging.into == "keyset" or key is None else put(request, paging.into, key)
+
+    response, full = asking.send(behind(paging.start)), False
+    while True:
+        page = take(response)
+        # Until a page was full, a short one may be the API's own cap on pages: then only an empty one is the end.
+        full = full or page.records >= size
+        if page.records == 0 or (full and page.records < size):
+            yield page
+            return
+        last = order.take(page.envelope[0], response.where)
+        yield page
+        response = asking.send(behind(last))
 
 
 def _next_link(header: str) -> str:
@@ -115,10 +181,10 @@ def _must_be_new(cursor: str, seen: set[str], what: str, response: Response) -> 
     seen.add(cursor)
 
 
-def _one_by_one(http: Http, paging: OffsetPaging | PageNumberPaging, request: Request, take: Take) -> Iterator[Page]:
-    offset, before = 0, b""
+def _one_by_one(asking: Asking, paging: OffsetPaging | PageNumberPaging, take: Take) -> Iterator[Page]:
+    offset, before, request = 0, b"", asking.request()
     for number in itertools.count(paging.first if isinstance(paging, PageNumberPaging) else 0):
-        response = http.request(put(request, paging.into, number if isinstance(paging, PageNumberPaging) else offset))
+        response = asking.send(put(request, paging.into, number if isinstance(paging, PageNumberPaging) else offset))
         before = _must_differ(response, before)
         page = take(response)
         yield page
@@ -128,11 +194,10 @@ def _one_by_one(http: Http, paging: OffsetPaging | PageNumberPaging, request: Re
             return
 
 
-def _by_number(
-    http: Http, paging: OffsetPaging | PageNumberPaging, size: int, request: Request, take: Take, in_flight: int
-) -> Iterator[Page]:
+def _by_number(asking: Asking, paging: OffsetPaging | PageNumberPaging, size: int, take: Take) -> Iterator[Page]:
     first, step = (paging.first, 1) if isinstance(paging, PageNumberPaging) else (0, size)
-    response = http.request(put(request, paging.into, first))
+    request = _sized(asking.request(), paging.size)
+    response = asking.send(put(request, paging.into, first))
     page = take(response)
     total = _total(paging, page)
     _must_have_size(page, size, total, response)
@@ -141,7 +206,7 @@ def _by_number(
         return
     before = response.content
     if total is None and page.records < size:
-        _must_be_all(http, put(request, paging.into, first + (1 if step == 1 else page.records)), take, page, size)
+        _must_be_all(asking, put(request, paging.into, first + (1 if step == 1 else page.records)), take, page, size)
         return
 
     def requests() -> Iterator[Request]:
@@ -150,7 +215,7 @@ def _by_number(
                 return
             yield put(request, paging.into, first + number * step)
 
-    with closing(_closable(http.each(requests(), in_flight))) as responses:
+    with closing(asking.each(requests())) as responses:
         for response in responses:
             before = _must_differ(response, before)
             page = take(response)
@@ -158,10 +223,6 @@ def _by_number(
             yield page
             if page.records == 0 or (total is None and page.records < size):
                 return
-
-
-def _closable(responses: Iterator[Response]) -> Generator[Response, None, None]:
-    yield from responses
 
 
 def _total(paging: OffsetPaging | PageNumberPaging, page: Page) -> int | None:
@@ -182,10 +243,10 @@ def _must_have_size(page: Page, size: int, total: int | None, response: Response
         )
 
 
-def _must_be_all(http: Http, after: Request, take: Take, page: Page, size: int) -> None:
+def _must_be_all(asking: Asking, after: Request, take: Take, page: Page, size: int) -> None:
     """A first page that is short may be all there is, or the API's own cap: only what lies behind it tells the two apart."""
     try:
-        response = http.request(after)
+        response = asking.send(after)
     except SourceError:
         return  # some APIs know no page behind the last one
     if take(response).records:

@@ -1,117 +1,99 @@
 """The runner: one stream of a manifest, from its requests to batches."""
 
 import datetime as dt
-import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
-from muxly_dagster.connector import Batch, Cursor, Unreadable
-from muxly_dagster.decoding import Page, PageDecoder
-from muxly_dagster.errors import MuxlyError
-from muxly_dagster.http import Http, Judge, Request, Response
+from muxly_dagster.connector import Batch, Cursor
 from muxly_dagster.manifest.ahead import read_ahead
-from muxly_dagster.manifest.expressions import ABSENT, Context, render
-from muxly_dagster.manifest.paging import envelope_paths, read_pages
-from muxly_dagster.manifest.schema import CursorSync, RequestSpec, StreamSpec, parse_duration
-from muxly_dagster.manifest.syncing import Position, Slice, slices
-
-_log = logging.getLogger("muxly.manifest")
-
-_ROWS = 3_000  # enough to make columns worth while, few enough to stay in the processor's cache
-_BYTES = 8 * 2**20
-
-
-def build_request(spec: RequestSpec, context: Context) -> Request:
-    """The request with its expressions filled in."""
-    body = render(spec.body, context)
-    headers = {name: str(value) for name, value in render(spec.headers, context).items()}
-    path = render(spec.path, context, into_path=True)
-    return Request(
-        spec.method,
-        "" if path is ABSENT else path,
-        params=render(spec.query, context) or None,
-        headers=headers or None,
-        json=None if body is ABSENT else body,
-        idempotent=True,  # a pull only reads, a search by POST too
-    )
+from muxly_dagster.manifest.delta import DeltaReader
+from muxly_dagster.manifest.expressions import expressions
+from muxly_dagster.manifest.parents import Parents
+from muxly_dagster.manifest.places import Place, places
+from muxly_dagster.manifest.reading import PlaceReader
+from muxly_dagster.manifest.schema import CursorSync, DeltaSync, ListedDeletes, StreamSpec
+from muxly_dagster.manifest.syncing import Position, column_of, lag_of, slices
+from muxly_dagster.manifest.taking import EMPTY, Source
 
 
-def column_of(field: str, flatten: list[str]) -> str:
-    """The column that a sync field becomes: `properties.updated` is `updated` where `properties` is flattened."""
-    top, _, rest = field.partition(".")
-    return rest if rest and top in flatten else field
-
-
-def read_stream(
-    http: Http, spec: StreamSpec, context: Context, cursor: Cursor | None, known: pa.Schema | None, judge: Judge | None, in_flight: int
-) -> Iterator[Batch]:
+def read_stream(source: Source, stream: str, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
     """Read the stream's news in batches of some thousand records or some megabytes, the cursor wherever it is safe.
 
     The next batch is being read while the last one is stored. Closing the iterator early closes the client.
     """
-    return read_ahead(_read(http, spec, context, cursor, known, judge, in_flight), http.close)
+    return read_ahead(_read(source, stream, cursor, known), source.http.close)
 
 
-def _read(
-    http: Http, spec: StreamSpec, context: Context, cursor: Cursor | None, known: pa.Schema | None, judge: Judge | None, in_flight: int
+def _read(source: Source, stream: str, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
+    spec, parents = source.manifest.streams[stream], Parents(source)
+    found = places(spec.for_each, source.context, parents.read)
+
+    def open_place(place: Place) -> PlaceReader:
+        return PlaceReader(source, spec, place, known)
+
+    match spec.sync:
+        case DeltaSync() as sync:
+            every = list(found)
+            yield from DeltaReader(source, spec, sync, every, known).read(cursor, whole=not parents.unread)
+        case CursorSync() as sync if spec.for_each is None:
+            (place,) = found
+            yield from _since(open_place(place), sync, cursor if _has_value(cursor) else None)
+        case CursorSync() as sync:
+            yield from _since_each(found, open_place, sync, cursor, parents)
+        case _:
+            for place in found:
+                reader = open_place(place)
+                yield from reader.taking().read()
+    if parents.unread:
+        # Records below these are not gone: a pull that could not read everything deletes nothing.
+        yield Batch(EMPTY, unreadable=tuple(parents.unread))
+
+
+def _since_each(
+    found: Iterator[Place], open_place: Callable[[Place], PlaceReader], sync: CursorSync, cursor: Cursor | None, parents: Parents
 ) -> Iterator[Batch]:
-    sync = spec.sync
-    decoder = PageDecoder(
-        spec.records,
-        types=spec.types,
-        flatten=spec.flatten,
-        known=known,
-        envelope=envelope_paths(spec.paging),
-        optional=spec.records_optional,
-    )
-    skipped: list[Unreadable] = []
-
-    def take(response: Response) -> Page:
-        if judge is not None and judge(response) == "skip":
-            _log.warning("%s: skipped an answer as the manifest says (%s)", response.where, response.status)
-            skipped.append(
-                Unreadable(response.excerpt(), f"{response.where} was skipped as the manifest says: it answered {response.status}")
-            )
-            return Page(0, (None,) * len(envelope_paths(spec.paging)))
-        try:
-            return decoder.decode(response.content)
-        except MuxlyError as error:
-            error.where = error.where or response.where
-            raise
-
-    position, stretches = None, iter([Slice(None, None)])
-    if isinstance(sync, CursorSync):
-        now = dt.datetime.now(dt.UTC)
-        stretches = slices(sync, cursor, context, now)
-        latest = now - _lag(sync, context) if sync.lag is not None else None
-        position = Position(sync, column_of(sync.field, spec.flatten), cursor, latest)
-    for stretch in stretches:
-        request = build_request(spec.request, {**context, **stretch.context()})
-        for _ in read_pages(http, spec.paging, request, take, in_flight=in_flight):
-            while decoder.buffered_rows >= _ROWS or decoder.buffered_bytes >= _BYTES:
-                yield _batch(decoder, position, skipped)
-        while decoder.buffered_rows:
-            yield _batch(decoder, position, skipped)
-        # Bad records of a page without good ones, and the place the stretch ended at.
-        rest, unread = decoder.flush()
-        lost = (*(Unreadable(*u) for u in unread), *skipped)
-        end = position.at_end() if position else None
-        if lost or end is not None:
-            skipped.clear()
-            yield Batch(rest, end, lost)
+    """Every place since its own cursor. One that was not there before is read from the start; one that is gone is forgotten."""
+    kept = cursor.get("places", {}) if isinstance(cursor, Mapping) else {}
+    kept = {name: each for name, each in kept.items() if _has_value(each)}
+    names: set[str] = set()
+    for place in found:
+        names.add(place.name)
+        for batch in _since(open_place(place), sync, kept.get(place.name)):
+            if batch.cursor is not None:
+                kept = {**kept, place.name: batch.cursor}
+                batch = replace(batch, cursor={"places": kept})
+            yield batch
+    if not parents.unread and set(kept) - names:
+        yield Batch(EMPTY, {"places": {name: each for name, each in kept.items() if name in names}})
 
 
-def _batch(decoder: PageDecoder, position: Position | None, skipped: list[Unreadable]) -> Batch:
-    rows, unread = decoder.flush(_BYTES)
-    if position is not None:
-        position.take(rows)
-    lost = (*(Unreadable(*u) for u in unread), *skipped)
-    skipped.clear()
-    return Batch(rows, position.on_the_way() if position else None, lost)
+def _since(reader: PlaceReader, sync: CursorSync, cursor: Cursor | None) -> Iterator[Batch]:
+    """What came since the cursor, one stretch after another, each a place to resume from."""
+    spec, now = reader.spec, dt.datetime.now(dt.UTC)
+    latest = now - lag_of(sync, reader.context) if sync.lag is not None else None
+    position = Position(sync, column_of(sync.field, spec.flatten), cursor, latest)
+    by_stretch = _asks_by_stretch(spec)
+    for stretch in slices(sync, cursor, reader.context, now):
+        names = stretch.context()
+        yield from reader.taking().read(position, names)
+        if by_stretch:
+            yield from reader.deleted(names)
+        end = position.at_end()
+        if end is not None:
+            yield Batch(EMPTY, end)
+    if not by_stretch:
+        yield from reader.deleted({})
 
 
-def _lag(sync: CursorSync, context: Context) -> dt.timedelta:
-    found: Any = render(sync.lag, context)
-    return dt.timedelta() if found is ABSENT or found is None else parse_duration(found)
+def _asks_by_stretch(spec: StreamSpec) -> bool:
+    """Whether the list of deleted records is asked for by the same bounds as the records."""
+    if not isinstance(spec.deletes, ListedDeletes):
+        return False
+    named = {path for path, _ in expressions(spec.deletes.request.model_dump())}
+    return bool(named & {"cursor", "window.start", "window.end"})
+
+
+def _has_value(cursor: Cursor | None) -> bool:
+    return isinstance(cursor, Mapping) and "value" in cursor

@@ -43,6 +43,17 @@ def slices(sync: CursorSync, cursor: Cursor | None, config: Context, now: dt.dat
         begin += window
 
 
+def column_of(field: str, flatten: list[str]) -> str:
+    """The column that a sync field becomes: `properties.updated` is `updated` where `properties` is flattened."""
+    top, _, rest = field.partition(".")
+    return rest if rest and top in flatten else field
+
+
+def lag_of(sync: CursorSync, context: Context) -> dt.timedelta:
+    """How long the newest records are left out."""
+    return _duration(sync.lag, context) or dt.timedelta()
+
+
 def _start(sync: CursorSync, config: Context) -> Any:
     start = render(sync.start, config)
     return None if start is ABSENT else start

@@ -13,8 +13,9 @@ from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError
 from muxly_dagster.state import cursors as cursor_rows
 from muxly_dagster.state.ledger import Ledger
 from muxly_dagster.state.troubles import explain, usable_folder
+from muxly_dagster.state.turns import SharedTurns
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a database that stands there needs no Alembic at start."""
 
 _SCHEMA = "muxly"
@@ -27,6 +28,7 @@ class State:
         self.engine, self._locks = engine, locks
         self.ledger = Ledger(engine)
         self.cursors = cursor_rows.Cursors(engine)
+        self.turns = SharedTurns(engine)
 
     @classmethod
     def open(cls, url: str, home: Path) -> "State":

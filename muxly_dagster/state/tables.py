@@ -78,6 +78,15 @@ dead_letters = sa.Table(
     sa.Index("ix_dead_letters_name_status", "name", "status"),
 )
 
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),  # a hash: what names an account may be secret
+    sa.Column("turns", sa.JSON, nullable=False),  # starts that are reserved or were made: [[id, begins, ends, count], ...]
+    sa.Column("places", sa.JSON, nullable=False),  # who has requests under way: {holder: [count, wants, since, until]}
+    sa.Column("paused_until", sa.Float, nullable=False),  # all times here are seconds since 1970
+)
+
 
 def now() -> str:
     """The present moment as these tables hold it."""

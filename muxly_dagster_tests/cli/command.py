@@ -1,5 +1,7 @@
 """The `muxly` command as a child process with an environment of its own."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -7,6 +9,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from muxly_dagster.cli import main
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "muxly_dagster"]
@@ -56,3 +61,28 @@ def clean_environ() -> dict[str, str]:
     """The environment without what would change Muxly's, Dagster's or the terminal's ways."""
     ours = ("MUXLY_", "DAGSTER_", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "GITHUB_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {"PYTHONPATH": str(ROOT)}
+
+
+@dataclass
+class MuxlyHere(Muxly):
+    """The same in this process, where starting a child for every command would cost a second each."""
+
+    def __call__(self, *arguments: str, folder: Path | None = None, **environ: str) -> Done:
+        streams = io.BytesIO(), io.BytesIO()
+        out, err = (io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in streams)
+        variables = clean_environ() | self.environ | environ
+        code: Any = 0
+        with (
+            contextlib.chdir(folder or self.folder),
+            mock.patch.dict(os.environ, variables, clear=True),
+            mock.patch.object(sys, "argv", ["muxly", *arguments]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code or 0
+        done = Done(code, *(stream.getvalue().decode() for stream in streams))
+        self.said.append(done.all)
+        return done

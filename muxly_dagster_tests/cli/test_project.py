@@ -13,7 +13,7 @@ from muxly_dagster_tests.cli.command import Muxly
 from muxly_dagster_tests.cli.conftest import SECRETS, reply
 from muxly_dagster_tests.http.server import Server
 
-COMMANDS = ["init", "check", "schema", "run", "preview", "query", "trace", "doctor", "dev", "demo", "dead-letters"]
+COMMANDS = ["init", "check", "schema", "run", "preview", "query", "trace", "doctor", "dev", "demo", "connectors", "dead-letters"]
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def an_environment_for(text: str) -> dict[str, str]:
 
 
 def _value(name: str) -> str:
-    if "DATABASE" in name or "WAREHOUSE" in name or name.endswith(("SOURCE_URL", "DB_URL", "SHOP_URL")):
+    if "DATABASE" in name or "WAREHOUSE" in name or name.endswith(("SOURCE_URL", "DB_URL", "SHOP_URL", "SQL_URL")):
         return "postgresql://someone:secret@127.0.0.1/somewhere"
     return "https://example.com/somewhere" if name.endswith(("URL", "HOOK")) else "something"
 

@@ -278,3 +278,14 @@ def test_a_judge_overrules_what_a_status_means() -> None:
         with pytest.raises(SignInError, match="bad token"):
             http.get("/")
     assert len(server.asked) == 5
+
+
+def test_an_expected_status_is_an_answer_unless_a_judge_has_a_word_for_it() -> None:
+    request = Request("GET", "/gone", expected=frozenset({404}))
+    with Server(lambda _: json_answer({}, 404)) as server:
+        with Http(server.url) as http:
+            assert http.request(request).status == 404
+            with pytest.raises(SourceError, match="404"):
+                http.get("/gone")
+        with Http(server.url, judge=lambda _: "fail") as http, pytest.raises(SourceError, match="404"):
+            http.request(request)

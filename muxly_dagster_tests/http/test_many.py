@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -84,19 +85,6 @@ def test_closing_early_ends_waits_and_leaves_nothing_running() -> None:
     assert len(server.asked) == 4
 
 
-def test_a_prefetched_page_comes_while_something_else_is_done() -> None:
-    with Server(echo) as server, Http(server.url) as http:
-        first, second = http.prefetch(Request("GET", "/1")), http.prefetch(Request("GET", "/2"))
-        assert (second.result().json(), first.result().json()) == (2, 1)
-
-
-def test_a_prefetched_failure_is_raised_where_the_answer_is_taken() -> None:
-    with Server(lambda asked: answer(404)) as server, Http(server.url) as http:
-        coming = http.prefetch(Request("GET", "/1"))
-        with pytest.raises(SourceError, match="404"):
-            coming.result()
-
-
 def test_many_threads_share_a_client() -> None:
     with Server(echo) as server, Http(server.url) as http:
         results: list[int] = []
@@ -110,9 +98,9 @@ def test_many_threads_share_a_client() -> None:
 
 def test_closing_the_client_ends_what_waits_to_try_again() -> None:
     patient = Retries(attempts=9, base=1000, cap=1000, budget_seconds=10_000)
-    with Server(lambda asked: answer(503)) as server:
+    with Server(lambda asked: answer(503)) as server, ThreadPoolExecutor() as threads:
         http = Http(server.url, retries=patient)
-        coming = http.prefetch(Request("GET", "/"))
+        coming = threads.submit(http.get, "/")
         while not server.asked:
             time.sleep(0.005)
         http.close()

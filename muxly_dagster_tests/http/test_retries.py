@@ -3,6 +3,7 @@
 import datetime as dt
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import format_datetime
 
 import pytest
@@ -118,8 +119,8 @@ def test_the_retry_after_of_one_request_holds_back_all() -> None:
     def reply(asked: Asked) -> bytes:
         return answer(429, Retry_After="0.4") if asked.path == "/limited" and asked.number == 1 else json_answer({})
 
-    with Server(reply) as server, Http(server.url, retries=QUICK) as http:
-        first = http.prefetch(Request("GET", "/limited"))
+    with Server(reply) as server, ThreadPoolExecutor() as threads, Http(server.url, retries=QUICK) as http:
+        first = threads.submit(http.get, "/limited")
         while not server.asked:
             time.sleep(0.005)
         time.sleep(0.1)  # the refusal has come back
@@ -134,13 +135,13 @@ def test_a_budget_of_one_path_does_not_hold_back_the_others() -> None:
         return answer(429, Retry_After="4") if asked.path == "/search/a" and asked.number == 1 else json_answer({})
 
     limits = [Limit(path="/search/*", concurrency=4), Limit(concurrency=8)]
-    with Server(reply) as server, Http(server.url, retries=QUICK, limits=limits) as http:
-        http.prefetch(Request("GET", "/search/a"))
+    with Server(reply) as server, ThreadPoolExecutor() as threads, Http(server.url, retries=QUICK, limits=limits) as http:
+        threads.submit(http.get, "/search/a")
         while not server.asked:
             time.sleep(0.005)
         time.sleep(0.05)
         http.get("/other")
-        http.prefetch(Request("GET", "/search/b"))
+        threads.submit(http.get, "/search/b")
         http.get("/other")
     assert [asked.path for asked in server.asked] == ["/search/a", "/other", "/other"]
 

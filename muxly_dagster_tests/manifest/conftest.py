@@ -15,13 +15,15 @@ Make = Callable[..., Connector]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Makes a connector: `make(url, stream={...}, fields={...}, **top)` has one stream, `things`."""
+    """Makes a connector: `make(url, stream={...}, fields={...}, **top)` has one stream, `things`, and those of `more`."""
 
-    def build(url: str, stream: dict[str, Any], fields: dict[str, Any] | None = None, **top: Any) -> Connector:
+    def build(
+        url: str, stream: dict[str, Any], fields: dict[str, Any] | None = None, more: dict[str, Any] | None = None, **top: Any
+    ) -> Connector:
         spec = {"request": {"path": "/things"}, "records": "$.results", "key": ["id"], **stream}
         manifest = {"muxly": 1, "id": "shop", "version": "1.0.0", "title": "Shop", "hosts": ["127.0.0.1"], "base_url": url}
         path = tmp_path / "shop.yaml"
-        path.write_text(yaml.safe_dump({**manifest, **top, "streams": {"things": spec}}))
+        path.write_text(yaml.safe_dump({**manifest, **top, "streams": {"things": spec, **(more or {})}}))
         return load_manifest(path)(**(fields or {}))
 
     return build

@@ -143,7 +143,7 @@ def test_an_error_in_a_good_answer_is_seen(make: Make) -> None:
         with pytest.raises(SourceError):
             pull(make(server.url, {}, errors=[{"when": "$.error", "do": "fail"}]))
         with pytest.raises(SignInError):
-            pull(make(server.url, {}, errors=[{"when": "body.error.type == 'gone'", "do": "sign_in"}]))
+            pull(make(server.url, {}, errors=[{"when": "body.error.type == 'gone'", "do": "refresh_auth"}]))
 
 
 def test_a_skipped_answer_leaves_a_trace_that_keeps_a_full_pull_from_deleting(make: Make) -> None:

@@ -76,9 +76,9 @@ def test_unknown_keys_are_refused_with_a_guess(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
-    path, line, _, text = only(tmp_path, HEAD + STREAMS + "    paging:\n      kind: keyset\n")
+    path, line, _, text = only(tmp_path, HEAD + STREAMS + "    paging:\n      kind: magic\n")
     assert (path, line) == ("streams.things.paging", 12)
-    assert "'keyset'" in text
+    assert "'magic'" in text
     assert "'cursor'" in text
 
 
@@ -149,3 +149,11 @@ def test_a_cursor_sync_without_bounds_in_its_request_is_warned_of(tmp_path: Path
     with caplog.at_level(logging.WARNING, "muxly.manifest"):
         load_manifest(tmp_path / "shop.yaml")
     assert "everything is read each time" in caplog.text
+
+
+def test_a_cursor_sync_without_a_key_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = STREAMS.replace("    key: [id]\n", "").replace("/things}", '/things, query: {a: "${cursor}"}}')
+    (tmp_path / "shop.yaml").write_text(HEAD + text + "    sync: {kind: cursor, field: at}\n")
+    with caplog.at_level(logging.WARNING, "muxly.manifest"):
+        load_manifest(tmp_path / "shop.yaml")
+    assert "a cursor but no key" in caplog.text

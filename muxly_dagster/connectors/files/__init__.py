@@ -1,13 +1,13 @@
 """The files connector: JSON, NDJSON, CSV and Parquet files of a folder, all of them or those that are new."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from muxly_dagster.connector import Batch, Connector, Cursor, PullSettings, Stream
+from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullSettings, Stream
 from muxly_dagster.connectors.files.formats import FORMATS, CsvOptions, Format, Read, Reading
 from muxly_dagster.decoding import declared_field
 from muxly_dagster.errors import ConfigurationError, SourceError
@@ -46,8 +46,14 @@ class Files(Connector):
     id: ClassVar[str] = "files"
     title: ClassVar[str] = "Files (JSON, NDJSON, CSV, Parquet)"
     Pull: ClassVar[type[PullSettings]] = FilesPull
+    example: ClassVar[Mapping[str, Any]] = {"path": "./data", "pulls": {"orders": {"glob": "orders*.csv", "key": ["id"], "sync": "new"}}}
 
     path: Annotated[str, InProject()] = Field(description="The folder, or a single file.")
+
+    @classmethod
+    def declaration(cls) -> Declaration:
+        """Which streams there are, only the folder knows."""
+        return Declaration(syncs=("full", "cursor"))
 
     def stream(self, pull: PullSettings) -> Stream:
         """The stream as declared."""

@@ -8,7 +8,7 @@ import contextlib
 import datetime as dt
 import decimal
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from muxly_dagster import records
-from muxly_dagster.connector import Batch, Connector, Cursor, PullSettings, Stream, Unreadable
+from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullSettings, Stream, Unreadable
 from muxly_dagster.connectors.sql.dialect import Chunk, Column, Database, Select
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.project.checks import did_you_mean
@@ -63,6 +63,7 @@ class Sql(Connector):
     id: ClassVar[str] = "sql"
     title: ClassVar[str] = "SQL database (PostgreSQL, MySQL, MariaDB, SQLite)"
     Pull: ClassVar[type[PullSettings]] = SqlPull
+    example: ClassVar[Mapping[str, Any]] = {"pulls": {"customers": {}, "orders": {"cursor": "updated_at"}}}
 
     url: Annotated[SecretStr, InProject()] = Field(
         description="postgresql://user:password@host/database, mysql://..., mariadb://... or sqlite:///file.db."
@@ -76,6 +77,11 @@ class Sql(Connector):
         if not found or scheme.partition("+")[0] not in _SCHEMES:
             raise ValueError("must begin with postgresql://, mysql://, mariadb:// or sqlite:///")
         return SecretStr(f"{_SCHEMES[scheme.partition('+')[0]]}://{rest}")
+
+    @classmethod
+    def declaration(cls) -> Declaration:
+        """Which streams there are, only the database knows."""
+        return Declaration(syncs=("full", "cursor"))
 
     def stream(self, pull: PullSettings) -> Stream:
         """The stream as declared; the key and the types are known when the database is asked."""

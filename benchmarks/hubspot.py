@@ -1,0 +1,166 @@
+"""How fast HubSpot is pulled: 200,000 contacts with 20 properties from a loopback process into the lake, beside airbyte-cdk.
+
+    python -m benchmarks.hubspot [--records N]
+
+The server runs in a process of its own and answers with ready bytes. Both read the list of contacts, 100 a page, and make typed values of
+text. Muxly's figure is that of the whole command `muxly run`: start-up, the search for changes and storing included. airbyte-cdk's is that
+of a declarative source read to its messages, before anything is stored; it takes a virtual environment `.venv-bench` that has airbyte-cdk.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.measure import HERE, MUXLY, Cost, run
+
+TARGET = 8.0
+RIVAL = Path(".venv-bench/bin/python").absolute()
+
+_TEXTS = (
+    "email",
+    "firstname",
+    "lastname",
+    "phone",
+    "company",
+    "jobtitle",
+    "lifecyclestage",
+    "hs_lead_status",
+    "city",
+    "country",
+    "website",
+)
+_TYPES = {
+    **dict.fromkeys((*_TEXTS, "industry"), "string"),
+    **dict.fromkeys(("annualrevenue", "numemployees", "hs_object_id"), "number"),
+    **dict.fromkeys(("createdate", "lastmodifieddate", "notes_last_contacted"), "datetime"),
+    "date_of_birth": "date",
+    "is_customer": "bool",
+}
+PROPERTIES = tuple(_TYPES)
+_REQUEST = re.compile(rb"(GET|POST) (/\S*?)(?:\?(\S*))? HTTP")
+
+
+def _tail(number: int) -> bytes:
+    """A contact behind its ids; 997 different ones, taken in turn."""
+    day = number % 28 + 1
+    values = {name: f"{name} of contact {number}" for name in _TEXTS} | {
+        "industry": "COMPUTER_SOFTWARE",
+        "annualrevenue": f"{number * 13 % 10**6}.5",
+        "numemployees": str(number % 500),
+        "createdate": f"2025-03-{day:02d}T12:00:00.000Z",
+        "lastmodifieddate": f"2026-01-{day:02d}T12:00:00.000Z",
+        "notes_last_contacted": f"2026-01-{day:02d}T09:30:00.123Z",
+        "date_of_birth": f"1980-05-{day:02d}",
+        "is_customer": "true" if number % 3 else "false",
+    }
+    created, updated = values["createdate"], values["lastmodifieddate"]
+    inner = json.dumps(values, separators=(",", ":")).encode()[1:]
+    rest = json.dumps({"createdAt": created, "updatedAt": updated, "archived": False}, separators=(",", ":")).encode()[1:]
+    return inner + b"," + rest
+
+
+class _Api(asyncio.Protocol):
+    """One connection to HubSpot's API, as far as a first pull needs it."""
+
+    count = 0
+    tails: tuple[bytes, ...] = ()
+    properties = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        found = _REQUEST.search(data)
+        path, query = (found[2], found[3] or b"") if found else (b"", b"")
+        page = self._page(path, dict(part.split(b"=", 1) for part in query.split(b"&") if b"=" in part))
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(page)
+        self._transport.write(head + page)
+
+    def _page(self, path: bytes, query: dict[bytes, bytes]) -> bytes:
+        if b"/properties/" in path:
+            return self.properties
+        if query.get(b"archived") == b"true":
+            return b'{"results":[]}'
+        start = int(query.get(b"after") or 0)
+        end = min(start + int(query.get(b"limit") or 100), self.count)
+        body = b",".join(
+            b'{"id":"%d","properties":{"hs_object_id":"%d",%s' % (10**7 + n, 10**7 + n, self.tails[n % 997]) for n in range(start, end)
+        )
+        paging = b',"paging":{"next":{"after":"%d"}}' % end if end < self.count else b""
+        return b'{"results":[%s]%s}' % (body, paging)
+
+
+async def _serve(count: int) -> None:
+    _Api.count, _Api.tails = count, tuple(map(_tail, range(997)))
+    listed = [{"name": name, "type": kind, "hidden": False} for name, kind in _TYPES.items()]
+    _Api.properties = json.dumps({"results": listed}).encode()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Api, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.close()
+
+
+@contextmanager
+def _served(count: int) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.hubspot", "--serve", "--records", str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None and server.stdout is not None
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        server.stdin.close()
+
+
+def _pull(url: str, folder: Path, records: int) -> Cost:
+    source = {
+        "connector": "hubspot",
+        "base_url": url,
+        "auth": {"kind": "bearer", "token": "benchmark"},
+        "requests_per_10s": 1_000_000,
+        "pulls": {"contacts": {"properties": list(PROPERTIES)}},
+    }
+    (folder / "muxly.yaml").write_text(json.dumps({"sources": {"crm": source}}))
+    cost = run([*MUXLY, "run", "crm.contacts", "--json"], MUXLY_PROJECT=str(folder / "muxly.yaml"))
+    assert json.loads(cost.output)[0]["changed"] == records
+    return cost
+
+
+def _tell(name: str, cost: Cost, records: int) -> float:
+    speed = records / cost.cpu
+    print(
+        f"{name:12} {speed:10,.0f} records per CPU second ({cost.cpu:.2f} CPU s, {cost.wall:.2f} s, peak {cost.peak:.0f} MiB)", flush=True
+    )
+    return speed
+
+
+def main() -> None:
+    """Print both figures, and how they stand to each other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        asyncio.run(_serve(arguments.records))
+        return
+    with _served(arguments.records) as url, tempfile.TemporaryDirectory() as folder:
+        ours = _tell("muxly", _pull(url, Path(folder), arguments.records), arguments.records)
+        if not RIVAL.exists() or subprocess.run([str(RIVAL), "-c", "import airbyte_cdk"], capture_output=True, check=False).returncode:
+            print(f"airbyte-cdk  not measured: {RIVAL} has no airbyte-cdk")
+            return
+        cost = run([str(RIVAL), str(HERE / "rivals" / "airbyte_pull.py"), url, ",".join(f"{n}:{t}" for n, t in _TYPES.items())])
+        assert int(cost.output.splitlines()[-1]) == arguments.records  # behind its log
+        theirs = _tell("airbyte-cdk", cost, arguments.records)
+        print(
+            f"muxly against airbyte-cdk: {ours / theirs:.1f} times; at least {TARGET:g}: {'met' if ours >= TARGET * theirs else 'MISSED'}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Records that the provider says are gone: marked among the others, named beside them, or in a list of their own."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from muxly_dagster import records
+from muxly_dagster.connector import Span
+from muxly_dagster.decoding import PageDecoder
+from muxly_dagster.manifest.expressions import text_of
+from muxly_dagster.manifest.schema import MarkedDeletes
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """A batch's rows without those that are gone: `deletes` and `cleared` as in `connector.Batch`."""
+
+    rows: pa.Table
+    deletes: pa.Table | None = None
+    cleared: tuple[Span, ...] = ()
+
+
+def part(rows: pa.Table, marks: MarkedDeletes, key: Sequence[str], known: pa.Schema | None) -> Parted:
+    """The rows that are alive, and the keys of those that are gone; of a key that comes more than once, the last one counts."""
+    if marks.column not in rows.column_names or not len(rows):
+        return Parted(rows)
+    marked = _marked(rows[marks.column], marks.equals)
+    if not pc.any(marked).as_py():
+        return Parted(_without_empty_mark(rows, marks.column, known))
+    if not key or any(name not in rows.column_names for name in key):
+        return Parted(_without_empty_mark(rows.filter(pc.invert(marked)), marks.column, known))
+    keys, gone = records.key_texts(rows, key).to_pylist(), marked.to_pylist()
+    alive, last = _last_words(keys, gone, marks.below)
+    cleared: tuple[Span, ...] = ()
+    if marks.below:
+        folders = {text for text, is_gone in zip(keys, gone, strict=True) if is_gone and text is not None}
+        after = marks.below[:-1] + chr(ord(marks.below[-1]) + 1)
+        cleared = tuple(Span(key[0], f + marks.below, f + after) for f in sorted(folders) if not _lies_below(f, folders, marks.below))
+    deletes = rows.take(pa.array(last, pa.int64())).select(list(key))
+    return Parted(_without_empty_mark(rows.filter(pa.array(alive, pa.bool_())), marks.column, known), deletes, cleared)
+
+
+def _marked(column: pa.ChunkedArray, equals: Any) -> pa.ChunkedArray:
+    if equals is not None:
+        return pc.fill_null(pc.equal(pc.cast(column, pa.string()), text_of(equals)), False)
+    return pc.fill_null(column, False) if pa.types.is_boolean(column.type) else pc.is_valid(column)
+
+
+def _last_words(keys: Sequence[Any], gone: Sequence[bool], below: str) -> tuple[list[bool], list[int]]:
+    """From the last row to the first: which rows are alive, and the rows whose key is gone for good."""
+    settled: set[Any] = set()  # keys whose last word was said
+    folders: set[Any] = set()
+    alive, last = [False] * len(keys), []
+    for row in reversed(range(len(keys))):
+        text = keys[row]
+        if gone[row]:
+            if text is not None and text not in settled:
+                last.append(row)
+            settled.add(text)
+            folders.add(text)
+        else:
+            alive[row] = text not in folders and not (below and text is not None and _lies_below(text, folders, below))
+            settled.add(text)
+    return alive, sorted(last)
+
+
+def _lies_below(text: str, folders: set[Any], below: str) -> bool:
+    end = text.find(below)
+    while end >= 0:
+        if text[:end] in folders:
+            return True
+        end = text.find(below, end + 1)
+    return False
+
+
+def _without_empty_mark(rows: pa.Table, column: str, known: pa.Schema | None) -> pa.Table:
+    """A mark that only deleted records carry is no column of the others."""
+    if (known is None or column not in known.names) and rows[column].null_count == len(rows):
+        return rows.drop_columns([column])
+    return rows
+
+
+def key_table(
+    keys: Iterable[Sequence[Any]], columns: Sequence[str], add: Mapping[str, Any], types: Mapping[str, str], known: pa.Schema | None
+) -> pa.Table:
+    """Keys as a provider names them, as a table in the lake's types: each gives the values of `columns`, `add` those of all of them."""
+    objects = [{**add, **dict(zip(columns, key, strict=True))} for key in keys]
+    return typed_table(objects, types, known)
+
+
+def typed_table(objects: Sequence[Mapping[str, Any]], types: Mapping[str, str], known: pa.Schema | None) -> pa.Table:
+    """Values as a table, read as records with these fields would be."""
+    names = {name for each in objects for name in each}
+    kept = None if known is None else pa.schema([field for field in known if field.name in names])
+    decoder = PageDecoder("$", types={name: type_ for name, type_ in types.items() if name in names}, known=kept)
+    decoder.decode(records.to_json(objects))
+    return decoder.flush()[0]
+
+
+def without(rows: pa.Table, gone: pa.Table, key: Sequence[str]) -> pa.Table:
+    """The rows whose key is not among those that are gone."""
+    if not len(rows) or not len(gone) or any(name not in rows.column_names or name not in gone.column_names for name in key):
+        return rows
+    texts = records.key_texts(gone, key).combine_chunks()
+    return rows.filter(pc.invert(pc.is_in(records.key_texts(rows, key), value_set=texts)))

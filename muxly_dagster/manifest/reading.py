@@ -1,0 +1,120 @@
+"""One stream at one place: its records, what was deleted of them, and its records as a parent's are read."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from muxly_dagster.connector import Batch, Unreadable
+from muxly_dagster.decoding import Page, parse_path
+from muxly_dagster.errors import SourceError
+from muxly_dagster.http import Response
+from muxly_dagster.manifest.discovering import discover
+from muxly_dagster.manifest.expressions import Context, text_of
+from muxly_dagster.manifest.judging import Expiry
+from muxly_dagster.manifest.keyset import key_reader
+from muxly_dagster.manifest.paging import Take, envelope_paths, read_pages
+from muxly_dagster.manifest.places import Place
+from muxly_dagster.manifest.schema import KeysetPaging, ListedDeletes, MarkedDeletes, Paging, RequestSpec, StreamSpec
+from muxly_dagster.manifest.taking import EMPTY, Reading, Source, Taking, asking_for
+
+
+class PlaceReader:
+    """Reads a stream at one of its places. Asks for the stream's fields first, where the provider says which they are."""
+
+    def __init__(self, source: Source, spec: StreamSpec, place: Place, known: pa.Schema | None) -> None:
+        self.source, self.spec, self.place, self._known = source, spec, place, known
+        self.types: Mapping[str, str] = spec.types
+        self.context: Context = place.context
+        if spec.discover is not None:
+            found = discover(source.http, spec.discover, place.context, source.judge)
+            self.types = {**found.types, **spec.types}
+            self.context = {**place.context, "schema": {"names": found.names}}
+
+    def taking(
+        self,
+        request: RequestSpec | None = None,
+        paging: Paging | None = None,
+        records: str = "",
+        *,
+        token: str = "",
+        gone: str | MarkedDeletes | None = None,
+        expiry: Expiry | None = None,
+    ) -> Taking:
+        """A reader of the stream's own answers, or of others of the same records."""
+        spec = self.spec
+        if gone is None and isinstance(spec.deletes, MarkedDeletes):
+            gone = spec.deletes
+        reading = Reading(
+            request or spec.request,
+            paging or spec.paging,
+            records or spec.records,
+            self.context,
+            self.types,
+            self.place.add,
+            token,
+            gone,
+            expiry,
+        )
+        return Taking(self.source, spec, reading, self._known)
+
+    def deleted(self, names: Mapping[str, Any]) -> Iterator[Batch]:
+        """What a list of its own says was deleted, page by page; nothing where there is none."""
+        listed = self.spec.deletes
+        if not isinstance(listed, ListedDeletes):
+            return
+        table = self.taking().key_table
+        paths = [parse_path(path) for path in listed.key]
+        found: list[Any] = []
+        take = self._objects_taker(listed.records, listed.paging, found, [], optional=listed.records_optional)
+        for _ in read_pages(asking_for(self.source, listed.request, {**self.context, **names}), listed.paging, take):
+            keys = [[path.first(record) for path in paths] for record in found]
+            found.clear()
+            if keys := [key for key in keys if None not in key]:
+                yield Batch(EMPTY, deletes=table(keys))
+
+    def objects(self, names: Mapping[str, Any], unread: list[Unreadable]) -> Iterator[dict[str, Any]]:
+        """The records as the answers hold them, without what enriching and files would add; `unread` takes what is none."""
+        spec, marks = self.spec, self.spec.deletes if isinstance(self.spec.deletes, MarkedDeletes) else None
+        found: list[Any] = []
+        take = self._objects_taker(spec.records, spec.paging, found, unread, optional=spec.records_optional)
+        for _ in read_pages(asking_for(self.source, spec.request, {**self.context, **names}), spec.paging, take):
+            for record in found:
+                if not isinstance(record, dict):
+                    unread.append(Unreadable(text_of(record), "it is no object"))
+                elif marks is None or not _is_marked(record.get(marks.column), marks.equals):
+                    yield {**record, **self.place.add}
+            found.clear()
+
+    def _objects_taker(self, records: str, paging: Paging, found: list[Any], unread: list[Unreadable], *, optional: bool) -> Take:
+        """Takes answers that are read into objects rather than columns: they go into `found`."""
+        selector = parse_path(records)
+        beside = [parse_path(path) for path in envelope_paths(paging)]
+        keys_of = key_reader(records, paging.by) if isinstance(paging, KeysetPaging) else None
+        judge = self.source.judge
+
+        def take(response: Response) -> Page:
+            if judge is not None and judge(response) == "skip":
+                unread.append(Unreadable(response.excerpt(), f"{response.where} was skipped as the manifest says"))
+                return Page(0, (None,) * max(1, len(beside)))
+            content = response.content
+            try:
+                document = msgspec.json.decode(content)
+            except (ValueError, RecursionError):
+                document = response.json()  # says what came instead, or reads what JSON does not allow
+            records_found = selector.records(document)
+            if records_found is None:
+                if not (optional and isinstance(document, dict)):
+                    do = "check the `records:` path; if the API leaves an empty list out, say `records_optional: true`"
+                    raise SourceError(f"the answer has no records at {records}", do=do, where=response.where)
+                records_found = []
+            found.extend(records_found)
+            envelope = tuple(path.first(document) for path in beside)
+            return Page(len(records_found), (keys_of(content),) if keys_of else envelope)
+
+        return take
+
+
+def _is_marked(value: Any, equals: Any) -> bool:
+    return value not in (None, False) if equals is None else value is not None and text_of(value) == text_of(equals)

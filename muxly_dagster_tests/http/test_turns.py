@@ -1,0 +1,215 @@
+"""Rate budgets that several clients and several processes hold together."""
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from muxly_dagster.errors import MuxlyError, RetryLater
+from muxly_dagster.http import Http, Limit, Request, Retries
+from muxly_dagster.state import State
+from muxly_dagster.state.turns import SharedTurns
+from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
+
+SPAWN = multiprocessing.get_context("spawn")
+LEASE = 1.0
+
+
+def fine(asked: Asked) -> bytes:
+    return json_answer({})
+
+
+def slow(asked: Asked) -> bytes:
+    time.sleep(0.02)
+    return json_answer({})
+
+
+def get(path: str, count: int) -> list[Request]:
+    return [Request("GET", path) for _ in range(count)]
+
+
+def busiest(server: Server, seconds: float) -> int:
+    """The most arrivals within any stretch of this length, by the server's own clock."""
+    times = [asked.at for asked in server.asked]
+    return max(sum(start <= at < start + seconds for at in times) for start in times)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    state = State.open(f"sqlite:///{tmp_path}/state.db", tmp_path)
+    yield state
+    state.close()
+
+
+def _process(url: str, home: Path, base: str, path: str, count: int, limits: list[Limit], ready: Barrier) -> None:
+    """A process of its own that asks as fast as it may."""
+    state = State.open(url, home)
+    with Http(base, limits=limits, turns=SharedTurns(state.engine, LEASE), account="crm") as http:
+        ready.wait()
+        list(http.each(get(path, count), 16))
+    state.close()
+
+
+def _processes(number: int, url: str, home: Path, base: str, path: str, count: int, limits: list[Limit]) -> list[SPAWN.Process]:  # type: ignore[name-defined]
+    ready = SPAWN.Barrier(number)
+    processes = [SPAWN.Process(target=_process, args=(url, home, base, path, count, limits, ready)) for _ in range(number)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def test_three_processes_together_stay_within_the_limits_of_their_account(url: str, tmp_path: Path) -> None:
+    limits = [Limit(requests=10, window=2.0), Limit(concurrency=2)]
+    with Server(slow) as server:
+        processes = _processes(3, url, tmp_path, server.url, "/", 8, limits)
+        for process in processes:
+            process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(server.asked) == 24
+    assert server.most_at_once <= 2
+    # What arrives is what started a moment ago: half of the window leaves room for a busy machine, and alone each would send all at once.
+    assert busiest(server, 1.0) <= 10
+
+
+def test_three_processes_share_a_pace(tmp_path: Path) -> None:
+    with Server(fine) as server:
+        url = f"sqlite:///{tmp_path}/state.db"
+        processes = _processes(3, url, tmp_path, server.url, "/", 10, [Limit(per_second=20)])
+        for process in processes:
+            process.join()
+    assert len(server.asked) == 30
+    times = [asked.at for asked in server.asked]
+    assert times[-1] - times[0] >= 1.1  # 29 steps of 50 ms are 1.45 s; three processes alone would need 0.45 s
+
+
+def test_places_of_a_killed_process_come_back(url: str, tmp_path: Path) -> None:
+    let_go = threading.Event()
+
+    def hold(asked: Asked) -> bytes:
+        if asked.path == "/hold":
+            let_go.wait(60)
+        return json_answer({})
+
+    limits = [Limit(concurrency=2)]
+    state = State.open(url, tmp_path)
+    turns = SharedTurns(state.engine, LEASE)
+    with Server(hold) as server, ThreadPoolExecutor(1) as threads, Http(server.url, limits=limits, turns=turns, account="crm") as http:
+        [process] = _processes(1, url, tmp_path, server.url, "/hold", 2, limits)
+        while server.running < 2:
+            time.sleep(0.01)
+        mine = threads.submit(http.get, "/mine")
+        time.sleep(0.5)
+        assert [asked.path for asked in server.asked] == ["/hold", "/hold"]
+        process.kill()
+        process.join()
+        assert mine.result(60).status == 200
+        let_go.set()
+    state.close()
+
+
+def test_clients_of_one_process_share_their_account_and_others_have_their_own(state: State) -> None:
+    limits = [Limit(requests=4, window=60)]
+    with Server(fine) as server, Http(server.url, limits=limits, turns=state.turns, account="crm") as first:
+        list(first.each(get("/first", 3), 3))
+        with (
+            ThreadPoolExecutor(1) as threads,
+            Http(server.url, limits=limits, turns=state.turns, account="crm") as second,
+            Http(server.url, limits=limits, turns=state.turns, account="shop") as other,
+        ):
+            second.get("/second")
+            waits = threads.submit(second.get, "/second")
+            list(other.each(get("/other", 4), 4))
+            second.close()
+            with pytest.raises(RetryLater, match="stopped"):
+                waits.result()
+    assert sorted(asked.path for asked in server.asked) == ["/first"] * 3 + ["/other"] * 4 + ["/second"]
+
+
+def test_what_a_client_leaves_over_is_free_at_once(state: State) -> None:
+    limits = [Limit(requests=100, window=600)]
+    with Server(fine) as server:
+        for _ in range(4):
+            with Http(server.url, limits=limits, turns=state.turns, account="crm") as http:
+                list(http.each(get("/", 25), 8))
+    assert len(server.asked) == 100
+
+
+def test_one_client_alone_asks_the_database_now_and_then_and_not_for_each_request(state: State) -> None:
+    calls: list[int] = []
+
+    class Counted(SharedTurns):
+        def reserve(self, *args, **more):  # type: ignore[no-untyped-def]
+            grant = super().reserve(*args, **more)
+            calls.append(grant.count)
+            return grant
+
+    with (
+        Server(fine) as server,
+        Http(server.url, limits=[Limit(requests=400, window=60)], turns=Counted(state.engine), account="crm") as http,
+    ):
+        for request in get("/", 300):
+            http.request(request)
+    assert len(server.asked) == 300
+    assert len(calls) <= 60
+    assert max(calls) > 10
+
+
+def test_a_wait_that_the_server_asks_for_holds_for_the_other_clients_too(state: State) -> None:
+    def reply(asked: Asked) -> bytes:
+        return answer(429, Retry_After="1") if asked.path == "/limited" and asked.number == 1 else json_answer({})
+
+    limits = [Limit(per_second=50)]
+    quick = Retries(attempts=3, base=0.001)
+    with (
+        Server(reply) as server,
+        ThreadPoolExecutor(1) as threads,
+        Http(server.url, limits=limits, turns=state.turns, account="crm", retries=quick) as one,
+        Http(server.url, limits=limits, turns=state.turns, account="crm", retries=quick) as two,
+    ):
+        limited = threads.submit(one.get, "/limited")
+        while not state.turns.paused(list(one._budgets._names.values())):  # type: ignore[attr-defined]
+            time.sleep(0.005)
+        two.get("/other")
+        limited.result()
+    other = next(asked for asked in server.asked if asked.path == "/other")
+    assert other.at - server.asked[0].at >= 0.9
+
+
+def test_a_limit_of_some_paths_leaves_the_others_alone(state: State) -> None:
+    limits = [Limit(path="/search/*", requests=2, window=600), Limit(concurrency=4)]
+    with (
+        Server(fine) as server,
+        ThreadPoolExecutor(1) as threads,
+        Http(server.url, limits=limits, turns=state.turns, account="crm") as http,
+    ):
+        list(http.each(get("/search/a", 2), 2))
+        waits = threads.submit(http.get, "/search/b")
+        list(http.each(get("/list", 20), 8))
+        http.close()
+        with pytest.raises(RetryLater):
+            waits.result()
+    assert len(server.asked) == 22
+
+
+def test_a_state_that_cannot_be_used_is_said_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+    class Broken(SharedTurns):
+        def reserve(self, *args, **more):  # type: ignore[no-untyped-def]
+            raise RetryLater("the state database cannot be used now", do="free some space")
+
+    state = State.open(f"sqlite:///{tmp_path}/state.db", tmp_path)
+    with Server(fine) as server, Http(server.url, limits=[Limit(per_second=5)], turns=Broken(state.engine), account="crm") as http:
+        for _ in range(2):
+            with pytest.raises(MuxlyError, match="cannot be used now"):
+                http.get("/")
+    state.close()
+    assert server.asked == []
