@@ -43,7 +43,7 @@ def connectors(below: str) -> str:
     for each in map(sheet, catalog.connector_names()):
         streams = f"{len(each.streams)} streams" if each.streams else ""
         rows.append([f"[`{each.id}`]({below}/{each.id}.md)", each.title, _codes(each.auth), streams, ", ".join(each.syncs), each.deletes])
-    manifest = f"[a manifest]({'docs/' if below.startswith('docs') else ''}connectors.md)"
+    manifest = f"[a manifest]({'docs/' if below.startswith('docs') else ''}connectors/manifest.md)"
     rows.append([manifest, _MANIFEST, "what the API takes", "its own", "full, cursor, delta", ""])
     return _table(["Connector", "Pulls from", "Signs in with", "Streams", "Sync", "Hears deletes"], rows)
 

@@ -54,14 +54,14 @@ class OAuth2(_Auth):
     refresh_token: SecretStr | None = Field(None, description="A user's refresh token; without it, the client signs in as itself.")
     token_url: str = Field("", description="Where tokens are asked for; the connector's own unless told otherwise.")
     scopes: list[str] = Field([], description="What is asked for; the connector's own choice unless told otherwise.")
-    token_params: dict[str, str] = Field({}, description="More fields of the token request, such as `audience`.")
+    token_params: dict[str, str] = Field({}, description="More fields of the token request, such as `audience`.", repr=False)
     client_auth: Literal["body", "basic"] | None = Field(
         None, description="Where client id and secret go: in the body of the token request, or as basic authentication."
     )
 
 
 class ServiceAccount(_Auth):
-    """A service account of Google Cloud. With neither `key` nor `key_file`, the machine's own identity (application default credentials)."""
+    """A service account of Google Cloud; without `key` and `key_file`, the machine's own identity (application default credentials)."""
 
     kind: Literal["service_account"] = "service_account"
     key: SecretStr | None = Field(None, description="The key as JSON text, such as ${GOOGLE_KEY}.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from muxly_dagster.decoding import parse_path
 from muxly_dagster.errors import ConfigurationError, MuxlyError, SourceError
-from muxly_dagster.http import Http, Request, Response
+from muxly_dagster.http import Http, Redaction, Request, Response
 from muxly_dagster.http.outcomes import failure_of_response
 from muxly_dagster.manifest.expressions import ABSENT, Context, render
 from muxly_dagster.manifest.requests import build_request
@@ -80,7 +80,8 @@ def act(http: Http, spec: ActionSpec, name: str, inputs: Mapping[str, Any], cont
             return _stored(http, request, name, services)
         return _answer(spec, _sent(http, request))
     except MuxlyError as error:
-        error.what = f"{name}: {error.what}"
+        hidden = Redaction([text for label, each in spec.input.items() if each.secret and isinstance(text := values.get(label), str)])
+        error.what, error.where = hidden(f"{name}: {error.what}"), hidden(error.where)  # an answer may quote what it was asked
         raise
 
 

@@ -31,8 +31,10 @@ Found = tuple[Path, str, str]
 """Where in the file, what is wrong, what to do."""
 
 _TIMES = ("timestamp", "date", "epoch_ms", "epoch_s")
-_TAKEN = ("auth", "base_url", "pulls", "connector")
-_ROOTS = ("config", "cursor", "window", "keyset", "page", "token", "key", "record", "input", "schema", "api_version")
+_FIELDS = ("auth", "base_url", "pulls", "connector")
+_ATTRIBUTES = ("id", "title", "path", "manifest", "example", "pull", "stream", "streams", "services", "act")
+_TAKEN = (*_FIELDS, *_ATTRIBUTES)
+_ROOTS = ("config", "cursor", "window", "keyset", "page", "token", "key", "keys", "record", "input", "schema", "api_version")
 
 
 def mistakes(manifest: Manifest) -> Iterator[Found]:
@@ -119,10 +121,13 @@ def _stream_mistakes(at: Path, stream: StreamSpec, names: Names, manifest: Manif
             (*at, "schema", "request"), (*at, "schema", "paging"), found.request, found.paging, known.place, manifest
         )
     for number, enrich in enumerate(stream.enrich):
-        inside = known.schema | {"record.*", "key"}
+        inside = known.schema | ({"record.*", "key"} if enrich.batch is None else {"keys"})
         yield from _request_mistakes((*at, "enrich", number, "request"), enrich.request, inside, manifest)
         if enrich.batch is not None:
-            yield from expression_mistakes((*at, "enrich", number, "batch", "each"), enrich.batch.each, inside)
+            yield from expression_mistakes((*at, "enrich", number, "batch", "each"), enrich.batch.each, known.schema | {"key"})
+            named = {path for path, _ in expressions(enrich.request.model_dump())}
+            if enrich.batch.into is None and "keys" not in named:
+                yield (*at, "enrich", number, "batch"), "nothing says where the keys go", "add `into:`, or name ${keys} in the request"
     if stream.file is not None:
         yield from _request_mistakes((*at, "file", "request"), stream.file.request, known.schema | {"record.*"}, manifest)
         yield from expression_mistakes((*at, "file", "when"), stream.file.when, names.common)

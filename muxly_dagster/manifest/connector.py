@@ -211,8 +211,12 @@ def _address_field(manifest: Manifest) -> tuple[Any, Any]:
 
 def _input_field(each: Input) -> tuple[Any, Any]:
     types: dict[str, Any] = {
-        "string": str, "integer": int, "number": float, "boolean": bool,
-        "list": list[str], "object": dict[str, Any],
+        "string": str,
+        "integer": int,
+        "number": float,
+        "boolean": bool,
+        "list": list[str],
+        "object": dict[str, Any],
     }
     annotation = SecretStr if each.secret else Annotated[str, AfterValidator(_duration)] if each.type == "duration" else types[each.type]
     if each.required:

@@ -42,8 +42,8 @@ def signed_in(manifest: Manifest, given: auth.Auth, context: Context) -> auth.Au
     Raises ConfigurationError where the address of the token server cannot be made.
     """
     match given:
-        case auth.ApiKey() if kind := _kind(manifest, ApiKeyKind):
-            place = {name: getattr(kind, name) for name in ("into", "name", "prefix") if name not in given.model_fields_set}
+        case auth.ApiKey() if key := _kind(manifest, ApiKeyKind):
+            place = {name: getattr(key, name) for name in ("into", "name", "prefix") if name not in given.model_fields_set}
             return given.model_copy(update=place)
         case auth.OAuth2() if kind := _kind(manifest, OAuth2Kind):
             return sign_in(
@@ -55,8 +55,8 @@ def signed_in(manifest: Manifest, given: auth.Auth, context: Context) -> auth.Au
                 scope_separator=kind.scope_separator,
                 hosts=None if given.token_url else manifest.hosts,  # whoever sets up the source may name a place of his own
             )
-        case auth.ServiceAccount() if kind := _kind(manifest, ServiceAccountKind):
-            return sign_in(given, scopes=kind.scopes)
+        case auth.ServiceAccount() if account := _kind(manifest, ServiceAccountKind):
+            return sign_in(given, scopes=account.scopes)
     return sign_in(given)
 
 

@@ -40,7 +40,7 @@ def _do(error: MuxlyError) -> str:
         ({"columns": ["txt"]}, "no column txt; did you mean text"),
         ({"cursor": "updated"}, "no column updated; did you mean updated_at"),
         ({"key": ["idd"]}, "no column idd; did you mean id"),
-        ({"query": "SELECT id FROM shop.orders", "key": ["di"]}, "no column di; did you mean id"),
+        ({"query": "SELECT id FROM shop.orders", "key": ["di"]}, "the query of shop.orders has no column di; there is id"),
         ({"query": "SELECT id FROM shop.orders", "cursor": "ids"}, "no column ids to go by; did you mean id"),
         ({"query": "SELECT txt FROM shop.orders"}, "Unrecognized name: txt"),
         ({"query": "SELECT FROM WHERE"}, "correct the pull's"),

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from muxly_dagster.connectors.hubspot import Hubspot, HubspotPull
 from muxly_dagster.connectors.hubspot.api import API_VERSION, budgets, sunset
 from muxly_dagster.errors import ConfigurationError, RetryLater, SignInError, SourceError
 from muxly_dagster.http.limits import Budgets
+from muxly_dagster.services import Grant, Rate, Services, Used
+from muxly_dagster.state import State
+from muxly_dagster.state.turns import SharedTurns
 from muxly_dagster.testing import Pulled
 from muxly_dagster_tests.peers.hubspot import DEVELOPER_KEY, TOKEN, HubspotAccount
 
@@ -120,6 +123,27 @@ def test_searches_have_a_budget_of_their_own() -> None:
     assert [limit.path for limit in budgets(100, 5)] == [None, "/crm/objects/*/search"]
 
 
+def test_all_processes_with_the_same_credentials_share_the_budgets(account: HubspotAccount, tmp_path: Path) -> None:
+    state = State.open(f"sqlite:///{tmp_path / 'state.db'}", tmp_path)
+    reserved: set[frozenset[str]] = set()
+
+    class Noted(SharedTurns):
+        def reserve(self, rates: Sequence[Rate], wanted: int, used: Used | None = None) -> Grant:
+            reserved.add(frozenset(rate.budget for rate in rates))
+            return super().reserve(rates, wanted, used)
+
+    connector = account.connector().equipped(Services(turns=Noted(state.engine)))
+    settings = connector.Pull(stream="contacts")
+    account.put(1, text="first")
+    cursor = [batch.cursor for batch in connector.pull(settings, None, None) if batch.cursor][-1]
+    account.put(1, text="second")
+    assert sum(len(batch.rows) for batch in connector.pull(settings, cursor, None)) == 1
+    state.close()
+    general, searching = sorted(reserved, key=len)
+    assert (len(general), len(searching - general)) == (1, 1)
+    assert all(name.startswith("hubspot:") and TOKEN not in name for name in searching)
+
+
 def test_a_days_allowance_that_is_used_up_is_told_and_what_was_read_is_kept(account: HubspotAccount, pulled: Pulled) -> None:
     account.page = 2
     account.put(*range(1, 13), text="first")
@@ -155,7 +179,7 @@ def test_an_object_type_that_the_account_does_not_have_is_told(account: HubspotA
     account.pull = {"stream": "2-999"}
     with pytest.raises(SourceError, match="hubspot 2-999: HubSpot does not have this") as told:
         pulled.run()
-    assert "muxly connectors show" in told.value.do
+    assert "muxly connectors streams" in told.value.do
 
 
 @pytest.mark.parametrize("name", ["company", "../../owners", "engagements"])

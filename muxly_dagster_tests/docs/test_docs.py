@@ -128,7 +128,8 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 @pytest.mark.parametrize("room", ["connectors", "destinations", "transforms"])
 def test_everything_in_the_catalog_has_its_page(room: str) -> None:
     names = {"connectors": catalog.connector_names, "destinations": catalog.destination_names, "transforms": catalog.step_names}[room]()
-    assert sorted(page.stem for page in (ROOT / "docs" / room).glob("*.md")) == sorted(names)
+    guides = {"manifest", "authentication", "answers"} if room == "connectors" else set()
+    assert sorted({page.stem for page in (ROOT / "docs" / room).glob("*.md")} - guides) == sorted(names)
 
 
 def test_every_field_of_a_destination_or_connector_is_on_its_page() -> None:

@@ -151,6 +151,16 @@ def test_a_refusal_is_an_error_that_names_the_action_even_where_a_pull_would_ski
         do(lambda _: json_answer({"message": "no"}, status), CREATE, {"name": "a"})
 
 
+def test_a_secret_input_is_not_told_when_the_answer_quotes_it() -> None:
+    spec = {
+        "request": {"method": "POST", "path": "/things", "json": {"password": "${input.password}"}},
+        "input": {"password": {"type": "string", "secret": True}},
+    }
+    with pytest.raises(SourceError, match=r"no such user") as caught:
+        do(lambda a: json_answer({"message": f"no such user {a.body.decode()}"}, 400), spec, {"password": "s3cr3t-w0rd"})
+    assert "s3cr3t-w0rd" not in str(caught.value)
+
+
 # ---- once and not twice ----------------------------------------------------------------------------------------------
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from muxly_dagster.decoding import PageDecoder
-from muxly_dagster.errors import RetryLater, SourceError
+from muxly_dagster.errors import ConfigurationError, RetryLater, SourceError
 from muxly_dagster.http import Http, Retries
 from muxly_dagster.manifest.enriching import Enricher
 from muxly_dagster.manifest.judging import judge
 from muxly_dagster.manifest.schema import EnrichSpec, ErrorRule
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
+from muxly_dagster_tests.manifest.conftest import Make
 
 Reply = Callable[[Asked], bytes]
 EACH = {"request": {"path": "/items/${key}"}, "key": "id"}
@@ -214,6 +215,18 @@ def test_or_each_in_a_parameter_of_its_own() -> None:
     with Server(lambda a: json_answer({"all": [{"it": {"id": 2, "cost": 1.5}}]})) as server:
         assert items(enrich(server, {"items": [{"id": 1}, {"id": 2}]}, spec)) == [{"id": 1}, {"id": 2, "cost": 1.5}]
         assert server.asked[0].query == [("id", "1"), ("id", "2")]
+
+
+def test_a_batch_whose_keys_have_no_place_is_refused_when_the_manifest_is_read(make: Make) -> None:
+    def enriched(query: dict[str, str], **batch: Any) -> dict[str, Any]:
+        return {"enrich": [{"request": {"path": "/many", "query": query}, "key": "id", "batch": {"size": 10, **batch}}]}
+
+    make("http://127.0.0.1:1", enriched({"ids": "${keys|text}"}))
+    make("http://127.0.0.1:1", enriched({}, into="query.ids"))
+    with pytest.raises(ConfigurationError, match="nothing says where the keys go"):
+        make("http://127.0.0.1:1", enriched({}))
+    with pytest.raises(ConfigurationError, match=r"nothing is called \$\{key\} here"):
+        make("http://127.0.0.1:1", enriched({"id": "${key}"}, into="query.ids"))
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class Bigquery(Connector):
     def declaration(cls) -> Declaration:
         """What is known before signing in."""
         return Declaration(
+            syncs=("full", "cursor", "delta"),
             metadata=Metadata(api_version="v2", limits=_LIMITS),
             description="Tables by the Storage Read API in parallel streams, views and queries by jobs.",
             docs="https://cloud.google.com/bigquery/docs",

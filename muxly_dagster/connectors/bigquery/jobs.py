@@ -48,21 +48,31 @@ class Jobs:
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> str:
         """Run to the end; the table that holds the result, as a path of the Storage Read API."""
-        with in_words(self.where):
-            job = self._submitted(sql, parameters)
-            job.result(retry=self.service.retry, max_results=0)
-            result = job.destination
-            return f"projects/{result.project}/datasets/{result.dataset_id}/tables/{result.table_id}"
+        job, _ = self._finished(sql, parameters)
+        result = job.destination
+        return f"projects/{result.project}/datasets/{result.dataset_id}/tables/{result.table_id}"
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows of a small result."""
         with in_words(self.where):
-            return list(self._submitted(sql, parameters).result(retry=self.service.retry))
+            return list(self._finished(sql, parameters)[1])
 
     def now(self) -> dt.datetime:
         """BigQuery's own clock: this machine's may be ahead of it, and a snapshot in the future is refused. Bills nothing."""
         moment: dt.datetime = self.rows("SELECT CURRENT_TIMESTAMP()")[0][0]
         return moment
+
+    def _finished(self, sql: str, parameters: Sequence[Any]) -> tuple[Any, Any]:
+        """A job that has ended well, and its rows, none of which was fetched yet. One that failed in passing is run again."""
+        from google.api_core.retry import Retry
+
+        def finished() -> tuple[Any, Any]:
+            job = self._submitted(sql, parameters)
+            return job, job.result(retry=self.service.retry, job_retry=None)
+
+        with in_words(self.where):
+            made: tuple[Any, Any] = Retry(_failed_in_passing, timeout=self.service.retry.timeout)(finished)()
+            return made
 
     def _submitted(self, sql: str, parameters: Sequence[Any], *, dry_run: bool = False) -> Any:
         from google.cloud import bigquery  # a large import, which listing and checking a project can do without
@@ -76,7 +86,13 @@ class Jobs:
         )
         if dry_run:
             config.use_query_cache = False  # else a result that is still there would read nothing
-        return self.service.rest.query(sql, job_config=config, job_id_prefix="muxly-", retry=self.service.retry)
+        # The client's own way to run jobs again goes on for ten minutes at least where Google cannot be reached.
+        return self.service.rest.query(sql, job_config=config, job_id_prefix="muxly-", retry=self.service.retry, job_retry=None)
+
+
+def _failed_in_passing(error: Exception) -> bool:
+    reasons = {item.get("reason") for item in getattr(error, "errors", ()) if isinstance(item, dict)}
+    return bool(reasons & {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"})
 
 
 def label(text: str) -> str:

@@ -82,11 +82,11 @@ def _of_query(jobs: Jobs, pull: BigqueryPull) -> Source:
     probe = list(parameters)
     if CURSOR_PARAMETER.search(query):
         probe.append(_untyped_null())
-    fields = jobs.checked(query, probe).fields
+    fields, where = jobs.checked(query, probe).fields, f"the query of {pull.stream}"
     found = {item.name: item for item in fields}
     cursor = _cursor(pull, found)
     for name in pull.key or ():
-        _known(name, found, jobs.where)
+        _known(name, found, where)
     return Source(jobs.where, _lake_fields(fields), tuple(found), tuple(pull.key or ()), cursor, query=query, parameters=parameters)
 
 

@@ -103,7 +103,7 @@ def _error(response: Response, problem: _Problem, said: str) -> MuxlyError:
         do = "give the app the scope that this takes; some objects need a paid subscription of the account"
         return SignInError(f"the app is not allowed to do this ({said})", do=do, where=where)
     if response.status == 404:
-        do = "check the name: `muxly connectors show` lists what the account has; for a custom object, it is the fully qualified one"
+        do = "check the name: `muxly connectors streams SOURCE` lists what the account has"
         return SourceError(f"HubSpot does not have this ({said})", do=do, where=where)
     if response.status == 414:
         return SourceError("HubSpot finds the request's address too long", do="name fewer `properties`", where=where)

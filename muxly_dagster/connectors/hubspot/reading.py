@@ -45,18 +45,22 @@ def read(api: Api, plan: Plan, cursor: Cursor | None, known: pa.Schema | None) -
         at = {"asked": asked, "modified": at["since"]}
         # Only a list that was read in one go says what is not there any more.
         yield Batch(pa.table({}), at, complete=(Span(),) if whole else ())
-    else:
-        until = dt.datetime.fromisoformat(at["until"]) if "until" in at else plan.now - plan.lag
+    while (until := _until(plan, at)) is not None:
         at = {**at, "until": until.isoformat()}
-        if until >= dt.datetime.fromisoformat(at["modified"]):
-            yield from records.batches(_news(api, records, plan, at, until))
-            at = {"asked": asked, "modified": at["until"], **_kept(at)}
-            yield Batch(pa.table({}), at)
-        else:
-            at = {"asked": asked, "modified": at["modified"], **_kept(at)}  # a longer `lag` than before: the time will come
+        yield from records.batches(_news(api, records, plan, at, until))
+        at = {"asked": asked, "modified": at["until"], **_kept(at)}
+        yield Batch(pa.table({}), at)
     if plan.every is not None and ("swept" not in at or dt.datetime.fromisoformat(at["swept"]) + plan.every <= plan.now):
         yield from _sweep(api, plan.wanted.object_type)
         yield Batch(pa.table({}), {**at, "swept": plan.now.isoformat()})
+
+
+def _until(plan: Plan, at: dict[str, Any]) -> dt.datetime | None:
+    """The end of the next stretch of time: of one that broke off, else what the search knows by now; None: there is nothing new to know."""
+    if "until" in at:
+        return dt.datetime.fromisoformat(at["until"])
+    until = plan.now - plan.lag
+    return until if until > dt.datetime.fromisoformat(at["modified"]) else None
 
 
 def _kept(at: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""Rows of text (CSV, RFC 4180) as JSON records: every value text or null, rows that do not fit set aside with what they said."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+import orjson
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from muxly_dagster.decoding import spoiled_record
+from muxly_dagster.errors import SourceError
+from muxly_dagster.manifest.schema import CsvResponse
+
+_ROWS = 10_000
+_HEADER = 2**20
+
+
+def csv_records(content: bytes, spec: CsvResponse) -> Iterator[bytes]:
+    """The rows as JSON objects, in texts of many with commas between. Raises SourceError for what has no header or cannot be decoded."""
+    text = _as_utf8(content, spec.encoding)
+    names, start = _header(text, spec)
+    if start >= len(text) or not text[start:].strip():
+        return
+    lost: list[bytes] = []
+
+    def misfit(row: arrow_csv.InvalidRow) -> str:
+        shown = row.text if isinstance(row.text, str) else str(row.text or "")
+        counts = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}, not {row.expected_columns}"
+        lost.append(spoiled_record(shown, f"the row has {counts}"))
+        return "skip"
+
+    try:
+        table = arrow_csv.read_csv(
+            pa.py_buffer(memoryview(text)[start:]),
+            arrow_csv.ReadOptions(use_threads=False, column_names=[str(i) for i in range(len(names))], block_size=_block(len(text))),
+            arrow_csv.ParseOptions(
+                delimiter=spec.delimiter,
+                quote_char=spec.quote or False,
+                double_quote=True,
+                newlines_in_values=True,
+                invalid_row_handler=misfit,
+            ),
+            arrow_csv.ConvertOptions(
+                # Bytes: one value that is no text must not spoil the others.
+                column_types={str(i): pa.binary() for i in range(len(names))},
+                null_values=[""] if spec.empty == "null" else [],
+                strings_can_be_null=spec.empty == "null",
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"the answer is no CSV ({error})", do="look at what the address answers, and correct `response`") from None
+    for batch in table.to_batches(max_chunksize=_ROWS):
+        yield from _texts(batch, names)
+    if lost:
+        yield b",".join(lost)
+
+
+def _as_utf8(content: bytes, encoding: str) -> bytes:
+    """The content in UTF-8; bytes that mean nothing stay such bytes, so that only their rows are lost."""
+    if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
+        return content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = content.decode(encoding, "surrogateescape")
+    except (UnicodeDecodeError, LookupError) as error:
+        raise SourceError(f"the answer cannot be decoded as {encoding}: {error}", do="correct `response.encoding`") from None
+    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").encode("utf-8", "surrogateescape")
+
+
+def _header(text: bytes, spec: CsvResponse) -> tuple[list[str], int]:
+    """The columns' names, each once, and where the rows begin."""
+    start = 0
+    for _ in range(spec.skip):
+        start = _next_line(text, start)
+    if spec.columns:
+        return list(spec.columns), start
+    head = io.StringIO(text[start : start + _HEADER].decode("utf-8", "replace"), newline="")
+    quote = spec.quote or None
+    lines = csv.reader(head, delimiter=spec.delimiter, quotechar=quote, quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE)
+    try:
+        found = next((line for line in lines if line), [])
+    except csv.Error as error:
+        raise SourceError(f"the answer's header cannot be read ({error})", do="correct `response`: delimiter, quote, skip") from None
+    if not found:
+        raise SourceError(
+            "the answer is empty where a header line with the columns' names should be",
+            do="if the service sends no header, name the columns in `response.columns`",
+        )
+    for _ in range(lines.line_num):
+        start = _next_line(text, start)
+    return _told_apart(found), start
+
+
+def _next_line(text: bytes, start: int) -> int:
+    """Where the line after this one begins: behind a line feed, a carriage return, or both."""
+    ends = [at for at in (text.find(b"\n", start), text.find(b"\r", start)) if at >= 0]
+    if not ends:
+        return len(text)
+    end = min(ends)
+    return end + (2 if text[end : end + 2] == b"\r\n" else 1)
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """Names without spaces around them; a column without one is `column_3`, a second one of a name `name_2`."""
+    found: list[str] = []
+    for number, name in enumerate((each.strip() for each in names), 1):
+        made = base = name or f"column_{number}"
+        again = 2
+        while made in found:
+            made, again = f"{base}_{again}", again + 1
+        found.append(made)
+    return found
+
+
+def _block(size: int) -> int:
+    return min(max(size + 1, 1024), 2**31 - 1)  # one block: a row may be as long as the whole
+
+
+def _texts(batch: pa.RecordBatch, names: list[str]) -> Iterator[bytes]:
+    try:
+        rows = batch.cast(pa.schema([pa.field(name, pa.string()) for name in batch.schema.names]))
+    except pa.ArrowInvalid:
+        for i in range(len(batch)):
+            yield _one(batch.slice(i, 1), names)
+        return
+    columns = [column.to_pylist() for column in rows.columns]
+    if rows.num_rows:
+        yield orjson.dumps([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])[1:-1]
+
+
+def _one(row: pa.RecordBatch, names: list[str]) -> bytes:
+    values: list[bytes | None] = [column[0].as_py() for column in row.columns]
+    try:
+        return orjson.dumps({name: None if value is None else value.decode() for name, value in zip(names, values, strict=True)})
+    except UnicodeDecodeError:
+        shown = ",".join((value or b"").decode("utf-8", "replace") for value in values)
+        return spoiled_record(shown, "it holds bytes that are no text in the answer's encoding")
