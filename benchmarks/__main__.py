@@ -128,7 +128,18 @@ def rules() -> list[Row]:
     return [_row("10 rules over 100,000 records", time.process_time() - started, "CPU s", 0.2, most=True)]
 
 
-MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {f.__name__: f for f in (pull, postgres, offset, rules, load)}
+def bigquery() -> list[Row]:
+    """Recorded answers of BigQuery's Storage Read API, 20 columns, into Arrow of the lake's types and into the lake; best of three."""
+    from benchmarks import bigquery as recorded
+
+    with recorded.served(RECORDS) as connector:
+        return [
+            _row("BigQuery rows of 20 columns into Arrow", max(recorded.read(connector) for _ in range(3)), "rows/s", 1_000_000),
+            _row("BigQuery rows of 20 columns into the lake", max(recorded.store(connector) for _ in range(3)), "rows/s", 1_000_000),
+        ]
+
+
+MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {f.__name__: f for f in (pull, postgres, offset, rules, load, bigquery)}
 
 
 def main(names: list[str]) -> None:

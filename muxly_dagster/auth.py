@@ -4,10 +4,15 @@ What runs out (an access token) comes from a token source, which is asked whenev
 kinds that need it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_serializer
+
+from muxly_dagster.errors import ConfigurationError
+
+MakeSource = Callable[[Mapping[str, Any]], "TokenSource"]
+"""Makes a token source from the `settings` of a CustomAuth; asks nobody anything yet. Raises ConfigurationError."""
 
 
 class _Auth(BaseModel):
@@ -61,7 +66,7 @@ class OAuth2(_Auth):
 
 
 class ServiceAccount(_Auth):
-    """A service account of Google Cloud; without `key` and `key_file`, the machine's own identity (application default credentials)."""
+    """A service account of Google Cloud. Without `key` and `key_file`, the machine's own identity (application default credentials)."""
 
     kind: Literal["service_account"] = "service_account"
     key: SecretStr | None = Field(None, description="The key as JSON text, such as ${GOOGLE_KEY}.")
@@ -76,6 +81,25 @@ class CustomAuth(_Auth):
     kind: Literal["custom"] = "custom"
     use: str = Field(description="The plugin's way to sign in, by its name.")
     settings: dict[str, Any] = Field({}, description="What it wants to know.", repr=False)
+
+    _make: MakeSource | None = PrivateAttr(None)
+
+    def bind(self, make: MakeSource) -> None:
+        """Learn from the project's plugins what makes the token source. Done once, when the project is assembled."""
+        self._make = make
+
+    def source(self) -> "TokenSource":
+        """The token source. Raises ConfigurationError where no enabled plugin brings it, or it cannot use the settings."""
+        if self._make is None:
+            raise ConfigurationError(
+                f"no enabled plugin brings a way to sign in named {self.use!r}", do="enable the plugin, or correct `use`"
+            )
+        return self._make(self.settings)
+
+    @field_serializer("settings")
+    def _masked(self, settings: dict[str, Any]) -> dict[str, str]:
+        # Which of them are secrets only the plugin knows; what is shown of a source must hold none.
+        return dict.fromkeys(settings, "**********")
 
 
 @runtime_checkable

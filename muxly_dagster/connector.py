@@ -220,7 +220,7 @@ class Connector(MuxlyResource):
         return ()
 
     def preview_notes(self, pull: PullSettings) -> Sequence[str]:
-        """What is worth knowing before a pull runs, such as what it would cost, in words; `muxly preview` shows it. Raises as `pull` does."""
+        """What is worth knowing before a pull runs, in words, such as its cost; `muxly preview` shows it. Raises as `pull` does."""
         return ()
 
     def actions(self) -> Sequence[Action]:

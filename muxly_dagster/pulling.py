@@ -124,8 +124,8 @@ class _Run:
     def _take(self, batch: Batch) -> None:
         letters = [self._letter(bad.text, bad.reason) for bad in batch.unreadable]
         self.unreadable += len(letters)
-        for span in batch.cleared:
-            self._writer.clear(span)
+        if batch.cleared:
+            self._writer.clear(*batch.cleared)
         for flag, value in batch.metadata.items():
             if value and len(batch.rows):
                 self.flags[flag] = self.flags.get(flag, 0) + len(batch.rows)

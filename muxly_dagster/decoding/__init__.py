@@ -7,6 +7,7 @@ No number is ever rounded in silence.
 
 from muxly_dagster.decoding.pages import Page, PageDecoder, Unread
 from muxly_dagster.decoding.paths import Selector, parse_path
+from muxly_dagster.decoding.salvage import spoiled_record
 from muxly_dagster.decoding.values import FIELD_TYPES, declared_field
 
-__all__ = ["FIELD_TYPES", "Page", "PageDecoder", "Selector", "Unread", "declared_field", "parse_path"]
+__all__ = ["FIELD_TYPES", "Page", "PageDecoder", "Selector", "Unread", "declared_field", "parse_path", "spoiled_record"]

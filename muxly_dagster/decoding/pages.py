@@ -261,6 +261,7 @@ class PageDecoder:
         self._chunks.append(_Chunk(len(records), columns, sources.__getitem__))
 
     def _set_aside(self, text: bytes, reason: str) -> None:
+        text, reason = salvage.as_spoiled(text) or (text, reason)
         self._unread.append(Unread(text[:_SHOWN].decode("utf-8", "replace"), reason))
 
     # ---- giving tables ----

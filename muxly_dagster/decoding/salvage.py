@@ -10,6 +10,7 @@ from muxly_dagster.decoding.paths import Selector
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_SPOILED = "muxly: spoiled"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -72,6 +73,25 @@ def list_start(page: bytes, names: tuple[str, ...]) -> int | None:
             inside.pop()
             path.pop()
     return None
+
+
+def spoiled_record(text: str, reason: str) -> bytes:
+    """A place in a list of records for what came as something else and cannot be read: a decoder sets it aside with this text and reason.
+
+    It is a list, which no record is, so it can be mistaken for nothing else.
+    """
+    return orjson.dumps([_SPOILED, text, reason])
+
+
+def as_spoiled(record: bytes) -> tuple[bytes, str] | None:
+    """Text and reason of a `spoiled_record`; None for anything else."""
+    if _SPOILED.encode() not in record:
+        return None
+    try:
+        mark, text, reason = orjson.loads(record)
+    except (ValueError, TypeError):
+        return None
+    return (text.encode(), reason) if mark == _SPOILED and isinstance(text, str) and isinstance(reason, str) else None
 
 
 def broken(text: bytes) -> str | None:

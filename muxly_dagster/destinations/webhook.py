@@ -14,7 +14,7 @@ from muxly_dagster import records
 from muxly_dagster.auth import Auth, NoAuth
 from muxly_dagster.destination import Delivery, Destination, Receipt, Refusal
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SourceError
-from muxly_dagster.http import Http, Request, Response, Retries, Timeouts, Verdict
+from muxly_dagster.http import Http, Request, Response, Retries, Timeouts, Verdict, sign_in
 from muxly_dagster.resource import CheckResult
 
 _CHUNK_ROWS = 1_000
@@ -124,7 +124,7 @@ class Webhook(Destination):
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
         return Http(
             self.url.get_secret_value(),
-            auth=self.auth,
+            auth=sign_in(self.auth),
             timeouts=Timeouts(connect=min(10.0, self.timeout), read=self.timeout, total=self.timeout),
             retries=self.retries,
             headers=headers,

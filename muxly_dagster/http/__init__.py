@@ -4,13 +4,14 @@ from muxly_dagster.http.client import Http
 from muxly_dagster.http.downloading import Download, Downloaded, FileTooLarge
 from muxly_dagster.http.limits import Limit
 from muxly_dagster.http.messages import Headers, Request, Response
-from muxly_dagster.http.outcomes import Judge, Verdict
+from muxly_dagster.http.outcomes import Cause, Judge, Verdict
 from muxly_dagster.http.redaction import Redaction
 from muxly_dagster.http.retries import Retries, retry_after
 from muxly_dagster.http.tokens import sign_in
 from muxly_dagster.http.transport import Timeouts
 
 __all__ = [
+    "Cause",
     "Download",
     "Downloaded",
     "FileTooLarge",

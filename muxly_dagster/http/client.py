@@ -1,5 +1,6 @@
 """The client: requests in, answers out, with everything between them that can go wrong met the same way."""
 
+import hashlib
 import itertools
 import logging
 import threading
@@ -100,7 +101,8 @@ class Http:
         self._retries, self._judge, self._max_body, self._timeouts = retries, judge, max_body, timeouts
         base_path = base.path if base else ""
         own = Budgets(limits, base_path)
-        self._budgets = SharedBudgets(limits, base_path, turns, account or self._base_url) if turns is not None and limits else own
+        self._account = account or self._base_url
+        self._budgets = SharedBudgets(limits, base_path, turns, self._account) if turns is not None and limits else own
         self._transport = open_transport(timeouts, self._redaction)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="muxly-http")
         self._closed = threading.Event()
@@ -188,6 +190,12 @@ class Http:
                 future.cancel()
             if patient:
                 wait(pending)
+
+    def name_of(self, request: Request) -> str:
+        """A name for what is asked and by whom, for what is kept of its answer: the same account's same request has the same one."""
+        made = outgoing(request, self._base_url, self._own_headers, self._credentials)
+        parts = [self._account, *self._credentials.secrets, made.method, made.url, *(f"{n}: {v}" for n, v in sorted(made.headers.items()))]
+        return hashlib.sha256("\n".join(parts).encode() + b"\n" + (made.content or b"")).hexdigest()
 
     def close(self) -> None:
         """End everything under way and close the connections."""
@@ -312,18 +320,18 @@ class Http:
             return _Failure(error, again=True)
         own = self._judge(response) if self._judge else None
         usual: Verdict = "ok" if response.status in request.expected else outcomes.verdict_of(response.status)
-        verdict, asked = own if isinstance(own, tuple) else (own or usual, None)
+        verdict, asked, cause = (*own, None)[:3] if isinstance(own, tuple) else (own or usual, None, None)
         if verdict in ("ok", "skip"):
             return response
         if verdict != "retry":
             # Without the API's own word a 403 is a missing permission, which another token would miss too.
             refused = verdict == "sign_in" and (own is not None or response.status == 401) and self._was_signed(request, first, response)
-            return _Failure(outcomes.failure_of_response(response, verdict), refused=first.credentials if refused else None)
+            return _Failure(outcomes.failure_of_response(response, verdict, asked, cause), refused=first.credentials if refused else None)
         asked = retry_after(response) if asked is None else asked
-        error = outcomes.failure_of_response(response, verdict, asked)
+        error = outcomes.failure_of_response(response, verdict, asked, cause)
         if own is None and not request.repeatable and response.status not in UNTOUCHED:
             return _Failure(outcomes.not_repeated(error))
-        return _Failure(error, again=True, asked=asked, limited=response.status == 429)
+        return _Failure(error, again=True, asked=asked, limited=response.status == 429 or cause == "rate_limit")
 
     @staticmethod
     def _was_signed(request: Request, first: Outgoing, response: Response) -> bool:

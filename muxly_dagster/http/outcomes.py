@@ -12,8 +12,11 @@ from muxly_dagster.http.transport import Timeouts, Trouble
 Verdict = Literal["ok", "retry", "sign_in", "skip", "fail"]
 """What an answer means: take it, send the request again, renew the credentials, hand it back as it is, give up."""
 
-Judge = Callable[[Response], Verdict | tuple[Verdict, float | None] | None]
-"""An API's own reading of its answers, perhaps with the wait before a retry in seconds; None leaves it to the status."""
+Cause = Literal["rate_limit", "quota", "auth", "permission", "missing"]
+"""What the trouble is called, where neither verdict nor status says it."""
+
+Judge = Callable[[Response], Verdict | tuple[Verdict, float | None] | tuple[Verdict, float | None, Cause | None] | None]
+"""An API's own reading of its answers, perhaps with the wait before a retry in seconds, and the cause; None leaves it to the status."""
 
 ADD_HOST = "if you trust that host, list it under `hosts`, or correct base_url"
 
@@ -27,18 +30,24 @@ def verdict_of(status: int) -> Verdict:
     return "retry" if status in PASSING else "fail"
 
 
-def failure_of_response(response: Response, verdict: Verdict, after: float | None = None) -> MuxlyError:
-    """The error for an answer that is no success; `after` is the wait it asks for, in seconds."""
+def failure_of_response(response: Response, verdict: Verdict, after: float | None = None, cause: Cause | None = None) -> MuxlyError:
+    """The error for an answer that is no success; `after` is the wait it asks for, in seconds. `cause` is stronger than the status."""
     said = response.excerpt()
     tail = f": {said}" if said else ""
-    if verdict == "retry":
-        if response.status == 429:
+    if cause == "quota":
+        do = "wait until the provider renews the quota, or raise it there"
+        return RetryLater(f"the quota is used up ({response.reason}){tail}", do=do, where=response.where, after=after)
+    if cause == "missing":
+        do = "check what is asked for: was it deleted, or is it another account's?"
+        return SourceError(f"it is not there ({response.reason}){tail}", do=do, where=response.where)
+    if verdict == "retry" or cause == "rate_limit":
+        if response.status == 429 or cause == "rate_limit":
             do = "lower this source's `limits` or run it less often; other programs may share the same allowance"
             return RetryLater(f"the rate limit is used up ({response.reason}){tail}", do=do, where=response.where, after=after)
         do = "try again later; if it stays, look at the service's status page"
         return RetryLater(f"the service cannot answer now ({response.reason}){tail}", do=do, where=response.where, after=after)
-    if verdict == "sign_in":
-        if response.status == 403:
+    if verdict == "sign_in" or cause in ("auth", "permission"):
+        if cause == "permission" or (response.status == 403 and cause is None):
             do = "give this token or key the permission (scope) the request needs, or use another one"
             return SignInError(f"the credentials do not allow this ({response.reason}){tail}", do=do, where=response.where)
         do = "check `auth`: is the token or key complete, still valid, and for this service?"

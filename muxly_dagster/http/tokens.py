@@ -71,7 +71,8 @@ def sign_in(
 
     What the connector says here holds where `auth` says nothing itself; `token_params` are joined. `hosts` are the places the token
     URL may be at (None: anywhere). Tokens are sent in `header`, behind `prefix`. `custom` makes the sources of kinds that plugins
-    bring. The same credentials have the same source in the whole process. Nobody is asked anything yet. Raises ConfigurationError.
+    bring, in place of the project's plugins. The same credentials have the same source in the whole process. Nobody is asked anything yet.
+    Raises ConfigurationError.
     """
     match auth:
         case OAuth2():
@@ -99,11 +100,7 @@ def sign_in(
                 grant = MachineIdentity(wanted)
             return _one(grant, (key, auth.subject, wanted), header, prefix)
         case CustomAuth():
-            if custom is None:
-                raise ConfigurationError(
-                    f"no enabled plugin brings a way to sign in named {auth.use!r}", do="enable the plugin, or correct `use`"
-                )
-            return custom(auth)
+            return auth.source() if custom is None else custom(auth)
         case _:
             return auth
 

@@ -280,10 +280,10 @@ class Writer:
         hashes = np.unique(records.hash_texts(records.key_texts(fitted, self.key)))
         self._doomed.add(hashes[self._known.forget(hashes)])
 
-    def clear(self, span: Span) -> None:
-        """Delete every record in the span."""
+    def clear(self, *spans: Span) -> None:
+        """Delete every record in these spans, in one scan of the table however many they are."""
         self.settle()
-        self._delete_where(lambda batch, hashes: self._known.holds(hashes) & within(batch, span))
+        self._delete_where(lambda batch, hashes: self._known.holds(hashes) & np.logical_or.reduce([within(batch, span) for span in spans]))
 
     def complete(self, span: Span) -> None:
         """Delete the records in the span that were not added since this writer began."""

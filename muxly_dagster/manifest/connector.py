@@ -20,7 +20,7 @@ from muxly_dagster.manifest.acting import act, input_schema
 from muxly_dagster.manifest.addresses import url_mistakes
 from muxly_dagster.manifest.expressions import ABSENT, Context, render, text_of
 from muxly_dagster.manifest.judging import judge
-from muxly_dagster.manifest.loading import read_manifest
+from muxly_dagster.manifest.loading import Written, check_manifest, read_manifest
 from muxly_dagster.manifest.requests import build_request
 from muxly_dagster.manifest.runner import read_stream
 from muxly_dagster.manifest.schema import ApiVersion, DeltaSync, Input, Manifest, RequestSpec, StreamSpec, parse_duration
@@ -187,6 +187,11 @@ def load_manifest(path: Path) -> type[Connector]:
     except OSError:
         return _build(path, read_manifest(path))  # says what is wrong
     return _load(path, stat.st_mtime_ns, stat.st_size)
+
+
+def inline_manifest(document: Written, shown: str, file: Path) -> type[Connector]:
+    """The connector that a part of the project in `file` describes; `shown` names it in warnings. Raises ConfigurationError."""
+    return _build(file, check_manifest(document, shown))
 
 
 @lru_cache(64)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from muxly_dagster.http import Judge, Response, Verdict
+from muxly_dagster.http import Cause, Judge, Response, Verdict
 from muxly_dagster.manifest.conditions import parse_condition
 from muxly_dagster.manifest.schema import ErrorRule
 
@@ -31,7 +31,7 @@ def judge(rules: Sequence[ErrorRule], *, expiring: bool = False) -> Judge | None
         return None
     parsed = [(rule, _statuses(rule.status), parse_condition(rule.when) if rule.when else None) for rule in rules]
 
-    def verdict(response: Response) -> Verdict | tuple[Verdict, float | None] | None:
+    def verdict(response: Response) -> Verdict | tuple[Verdict, float | None, Cause | None] | None:
         tag = response.request.tag
         if isinstance(tag, Expiry) and tag.fits(response):
             return "skip"  # no error: whoever sent the token knows what to do
@@ -43,9 +43,10 @@ def judge(rules: Sequence[ErrorRule], *, expiring: bool = False) -> Judge | None
                     continue
             elif not _holds(condition, response):
                 continue
-            if rule.do == "retry":
-                return "retry", _wait(rule.wait, response)
-            return "sign_in" if rule.do == "refresh_auth" else rule.do
+            if rule.do == "skip":
+                return "skip"
+            wait = _wait(rule.wait, response) if rule.do == "retry" else None
+            return "sign_in" if rule.do == "refresh_auth" else rule.do, wait, rule.cause
         return None
 
     return verdict

@@ -2,8 +2,10 @@
 
 import difflib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,6 +26,17 @@ _KEYS = sorted(
 )
 
 
+class Written(Protocol):
+    """A manifest as data, with the place of everything in it: a file of its own, or a part of a project."""
+
+    @property
+    def data(self) -> Any:
+        """What it says."""
+
+    def problem(self, path: positions.Path, what: str, do: str = "") -> Problem:
+        """A mistake at a path, placed at the nearest thing above it that is there."""
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest. Raises ConfigurationError with every problem found."""
     try:
@@ -32,7 +45,20 @@ def read_manifest(path: Path) -> Manifest:
         raise ConfigurationError([Problem("", "the file is no UTF-8 text", "save it as UTF-8", str(path), 1, 1)]) from None
     except OSError as error:
         raise ConfigurationError([Problem("", f"cannot be read: {error.strerror or error}", "correct the path", str(path), 1, 1)]) from None
-    document = positions.read_yaml(text, str(path))
+    return check_manifest(positions.read_yaml(text, str(path)), path.name)
+
+
+def with_defaults(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A manifest that stands in a project, with what goes without saying there: the source's name names it, and it goes to one host."""
+    base_url = data.get("base_url")
+    # An address that is filled in has no host yet, and one that is none raises ValueError: both are for `hosts` to say.
+    literal = isinstance(base_url, str) and "${" not in base_url and "[" not in base_url
+    host = urlsplit(str(base_url)).hostname if literal else None
+    return {"muxly": 1, "id": name, "version": "0", "title": name, **({"hosts": [host]} if host else {}), **data}
+
+
+def check_manifest(document: Written, shown: str) -> Manifest:
+    """The manifest, called `shown` in warnings. Raises ConfigurationError with every problem found."""
     try:
         manifest = Manifest.model_validate(document.data)
     except ValidationError as error:
@@ -41,11 +67,11 @@ def read_manifest(path: Path) -> Manifest:
     if found:
         raise ConfigurationError([document.problem(*each) for each in found])
     for warning in warnings(manifest):
-        _log.warning("%s: %s", path.name, warning)
+        _log.warning("%s: %s", shown, warning)
     return manifest
 
 
-def _problem(document: positions.Document, detail: Any) -> Problem:
+def _problem(document: Written, detail: Any) -> Problem:
     path = _path_in(document.data, detail["loc"], missing=detail["type"] == "missing")
     kind, message, given = detail["type"], detail["msg"], detail["input"]
     what, do = message[0].lower() + message[1:], ""

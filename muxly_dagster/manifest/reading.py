@@ -10,14 +10,25 @@ from muxly_dagster.connector import Batch, Unreadable
 from muxly_dagster.decoding import Page, parse_path
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Response
+from muxly_dagster.manifest.answers import page_reader
 from muxly_dagster.manifest.discovering import discover
 from muxly_dagster.manifest.expressions import Context, text_of
 from muxly_dagster.manifest.judging import Expiry
 from muxly_dagster.manifest.keyset import key_reader
 from muxly_dagster.manifest.paging import Take, envelope_paths, read_pages
 from muxly_dagster.manifest.places import Place
-from muxly_dagster.manifest.schema import KeysetPaging, ListedDeletes, MarkedDeletes, Paging, RequestSpec, StreamSpec
-from muxly_dagster.manifest.taking import EMPTY, Reading, Source, Taking, asking_for
+from muxly_dagster.manifest.schema import (
+    DeltaSync,
+    JsonResponse,
+    KeysetPaging,
+    ListedDeletes,
+    MarkedDeletes,
+    Paging,
+    RequestSpec,
+    ResponseSpec,
+    StreamSpec,
+)
+from muxly_dagster.manifest.taking import EMPTY, Reading, Source, Taking, asking_for, skipped
 
 
 class PlaceReader:
@@ -67,38 +78,43 @@ class PlaceReader:
         table = self.taking().key_table
         paths = [parse_path(path) for path in listed.key]
         found: list[Any] = []
-        take = self._objects_taker(listed.records, listed.paging, found, [], optional=listed.records_optional)
+        unread: list[Unreadable] = []
+        take = self._objects_taker(JsonResponse(), listed.records, listed.paging, found, unread, optional=listed.records_optional)
         for _ in read_pages(asking_for(self.source, listed.request, {**self.context, **names}), listed.paging, take):
             keys = [[path.first(record) for path in paths] for record in found]
             found.clear()
             if keys := [key for key in keys if None not in key]:
                 yield Batch(EMPTY, deletes=table(keys))
+        if unread:
+            yield Batch(EMPTY, unreadable=tuple(unread))
 
     def objects(self, names: Mapping[str, Any], unread: list[Unreadable]) -> Iterator[dict[str, Any]]:
         """The records as the answers hold them, without what enriching and files would add; `unread` takes what is none."""
-        spec, marks = self.spec, self.spec.deletes if isinstance(self.spec.deletes, MarkedDeletes) else None
-        found: list[Any] = []
-        take = self._objects_taker(spec.records, spec.paging, found, unread, optional=spec.records_optional)
+        spec, found = self.spec, list[Any]()
+        marks = spec.deletes or (spec.sync.deletes if isinstance(spec.sync, DeltaSync) else None)
+        take = self._objects_taker(spec.response, spec.records, spec.paging, found, unread, optional=spec.records_optional)
         for _ in read_pages(asking_for(self.source, spec.request, {**self.context, **names}), spec.paging, take):
             for record in found:
                 if not isinstance(record, dict):
                     unread.append(Unreadable(text_of(record), "it is no object"))
-                elif marks is None or not _is_marked(record.get(marks.column), marks.equals):
+                elif not isinstance(marks, MarkedDeletes) or not _is_marked(record.get(marks.column), marks.equals):
                     yield {**record, **self.place.add}
             found.clear()
 
-    def _objects_taker(self, records: str, paging: Paging, found: list[Any], unread: list[Unreadable], *, optional: bool) -> Take:
-        """Takes answers that are read into objects rather than columns: they go into `found`."""
+    def _objects_taker(
+        self, kind: ResponseSpec, records: str, paging: Paging, found: list[Any], unread: list[Unreadable], *, optional: bool
+    ) -> Take:
+        """Takes answers that are read into objects rather than columns: they go into `found`, answers that are skipped into `unread`."""
         selector = parse_path(records)
         beside = [parse_path(path) for path in envelope_paths(paging)]
         keys_of = key_reader(records, paging.by) if isinstance(paging, KeysetPaging) else None
-        judge = self.source.judge
+        bytes_of, judge = page_reader(kind, records, self.source.manifest.max_answer), self.source.judge
 
         def take(response: Response) -> Page:
             if judge is not None and judge(response) == "skip":
-                unread.append(Unreadable(response.excerpt(), f"{response.where} was skipped as the manifest says"))
+                unread.append(skipped(response))
                 return Page(0, (None,) * max(1, len(beside)))
-            content = response.content
+            content = response.content if bytes_of is None else bytes_of(response.content)
             try:
                 document = msgspec.json.decode(content)
             except (ValueError, RecursionError):

@@ -22,12 +22,11 @@ def csv_records(content: bytes, spec: CsvResponse) -> Iterator[bytes]:
     names, start = _header(text, spec)
     if start >= len(text) or not text[start:].strip():
         return
-    lost: list[bytes] = []
+    lost: list[tuple[str, str]] = []
 
     def misfit(row: arrow_csv.InvalidRow) -> str:
-        shown = row.text if isinstance(row.text, str) else str(row.text or "")
         counts = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}, not {row.expected_columns}"
-        lost.append(spoiled_record(shown, f"the row has {counts}"))
+        lost.append((str(row.text or ""), f"the row has {counts}"))
         return "skip"
 
     try:
@@ -51,10 +50,17 @@ def csv_records(content: bytes, spec: CsvResponse) -> Iterator[bytes]:
         )
     except pa.ArrowInvalid as error:
         raise SourceError(f"the answer is no CSV ({error})", do="look at what the address answers, and correct `response`") from None
+    if spec.quote and text.count(spec.quote.encode(), start) % 2:
+        last = [value.as_py() or b"" for column in table.columns for value in column[-1:]]
+        if any(b"\n" in value for value in last) or any("\n" in shown for shown, _ in lost[-1:]):
+            raise SourceError(
+                "the answer is no CSV: a quote is opened and never closed",
+                do="if quotes have no meaning in it, say `quote: ''`; an answer cut short usually comes whole at the next try",
+            )
     for batch in table.to_batches(max_chunksize=_ROWS):
         yield from _texts(batch, names)
     if lost:
-        yield b",".join(lost)
+        yield b",".join(spoiled_record(shown, reason) for shown, reason in lost)
 
 
 def _as_utf8(content: bytes, encoding: str) -> bytes:
@@ -65,7 +71,7 @@ def _as_utf8(content: bytes, encoding: str) -> bytes:
         text = content.decode(encoding, "surrogateescape")
     except (UnicodeDecodeError, LookupError) as error:
         raise SourceError(f"the answer cannot be decoded as {encoding}: {error}", do="correct `response.encoding`") from None
-    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").encode("utf-8", "surrogateescape")
+    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").encode("utf-8", "surrogatepass")
 
 
 def _header(text: bytes, spec: CsvResponse) -> tuple[list[str], int]:

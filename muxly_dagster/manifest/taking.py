@@ -1,8 +1,9 @@
 """Taking answers in: from the bytes of an answer to batches of rows, with everything that a manifest says of them between the two."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,14 +12,26 @@ import pyarrow as pa
 from muxly_dagster.connector import Batch, Span, Unreadable
 from muxly_dagster.decoding import Page, PageDecoder, Selector, parse_path
 from muxly_dagster.errors import MuxlyError
-from muxly_dagster.http import Http, Judge, Response
+from muxly_dagster.http import Http, Judge, Request, Response
+from muxly_dagster.manifest.answers import page_reader
+from muxly_dagster.manifest.conditional import ask
 from muxly_dagster.manifest.deleting import key_table, part, typed_table, without
+from muxly_dagster.manifest.downloads import ask_for_file, attach_files
 from muxly_dagster.manifest.enriching import Enricher
 from muxly_dagster.manifest.expressions import Context
 from muxly_dagster.manifest.judging import Expiry
 from muxly_dagster.manifest.keyset import key_reader
 from muxly_dagster.manifest.paging import Asking, envelope_paths, read_pages
-from muxly_dagster.manifest.schema import KeysetPaging, Manifest, MarkedDeletes, Paging, RequestSpec, StreamSpec
+from muxly_dagster.manifest.schema import (
+    BinaryResponse,
+    KeysetPaging,
+    Manifest,
+    MarkedDeletes,
+    Paging,
+    RequestSpec,
+    ResponseSpec,
+    StreamSpec,
+)
 from muxly_dagster.manifest.syncing import Position
 from muxly_dagster.services import Services
 
@@ -69,11 +82,13 @@ class Taking:
         self._source, self._spec, self._reading, self._known = source, spec, reading, known
         self._paths = envelope_paths(reading.paging)
         self._decoder = self._decoder_of(reading)
-        self._bytes_of = None
+        self._bytes_of = page_reader(spec.response, reading.records, source.manifest.max_answer)
         self._keys_of = key_reader(reading.records, reading.paging.by) if isinstance(reading.paging, KeysetPaging) else None
         self._gone_at = parse_path(reading.gone) if isinstance(reading.gone, str) else None
         self._marks = reading.gone if isinstance(reading.gone, MarkedDeletes) else None
-        self._enricher = Enricher(source.http, spec.enrich, reading.context, source.judge) if spec.enrich else None
+        self._enricher = (
+            Enricher(source.http, spec.enrich, reading.context, source.judge, in_flight=source.in_flight) if spec.enrich else None
+        )
         self._added = typed_table([reading.add], reading.types, known) if reading.add else None
         self._gone: list[Any] = []
         self._skipped: list[Unreadable] = []
@@ -97,7 +112,7 @@ class Taking:
     def read(self, position: Position | None = None, names: Mapping[str, Any] | None = None) -> Iterator[Batch]:
         """Ask for every page. `names` are what this request's expressions may name beside the others. Raises TokenExpired."""
         reading = self._reading
-        asking = asking_for(self._source, reading.request, {**reading.context, **(names or {})}, reading.expiry)
+        asking = asking_for(self._source, reading.request, {**reading.context, **(names or {})}, reading.expiry, self._spec.response)
         decoder = self._decoder
         for _ in read_pages(asking, reading.paging, self.take):
             while decoder.buffered_rows >= _ROWS or decoder.buffered_bytes >= _BYTES:
@@ -124,9 +139,7 @@ class Taking:
             raise TokenExpired
         judge = self._source.judge
         if judge is not None and judge(response) == "skip":
-            _log.warning("%s: skipped an answer as the manifest says (%s)", response.where, response.status)
-            what = f"{response.where} was skipped as the manifest says: it answered {response.status}"
-            self._skipped.append(Unreadable(response.excerpt(), what))
+            self._skipped.append(skipped(response))
             return Page(0, (None,) * max(1, len(self._paths)))
         try:
             content = response.content if self._bytes_of is None else self._bytes_of(response.content)
@@ -163,6 +176,9 @@ class Taking:
                 self._gone.clear()
             else:
                 deletes = None  # more rows of the same page follow
+        if self._spec.file is not None and len(rows):
+            source = self._source
+            rows = attach_files(source.http, self._spec.file, self._reading.context, rows, source.services, source.judge, key)
         return Batch(rows, position.on_the_way() if position else None, lost, deletes=deletes, cleared=cleared)
 
     def _with_added(self, rows: pa.Table) -> pa.Table:
@@ -193,6 +209,17 @@ def _values(path: Selector, page: bytes) -> list[Any]:
         return []  # the decoder of the records says what is wrong with the page
 
 
-def asking_for(source: Source, request: RequestSpec, context: Context, tag: Any = None) -> Asking:
-    """How the pages of a request are asked for: by the client alone, or by way of the answers that are kept."""
-    return Asking(source.http, request, context, source.in_flight, None, tag)
+def asking_for(source: Source, request: RequestSpec, context: Context, tag: Any = None, kind: ResponseSpec | None = None) -> Asking:
+    """How the pages of a request are asked for: by the client alone, by way of the answers that are kept, or as files."""
+    send: Callable[[Request], Response] | None = None
+    if isinstance(kind, BinaryResponse):
+        send = partial(ask_for_file, source.http, spec=kind, services=source.services)
+    elif request.cache:
+        send = partial(ask, source.http, answers=source.services.answers)
+    return Asking(source.http, request, context, source.in_flight, send, tag)
+
+
+def skipped(response: Response) -> Unreadable:
+    """What is kept of an answer that the manifest's rules skip: it goes into quarantine, so that a pull without it deletes nothing."""
+    _log.warning("%s: skipped an answer as the manifest says (%s)", response.where, response.status)
+    return Unreadable(response.excerpt(), f"{response.where} was skipped as the manifest says: it answered {response.status}")

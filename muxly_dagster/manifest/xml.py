@@ -5,8 +5,8 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 import orjson
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import XMLParser
+from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
+from defusedxml.ElementTree import XMLParser  # type: ignore[import-untyped]
 
 from muxly_dagster.errors import SourceError
 

@@ -1,4 +1,7 @@
-"""What the environment adds to a declaration: `${NAME}` inside values, and `MUXLY__...` variables in place of them."""
+"""What the environment adds to a declaration: `${NAME}` inside values, and `MUXLY__...` variables in place of them.
+
+A manifest that stands in a source has expressions of its own, such as `${config.region}`: there, only names in capitals are variables.
+"""
 
 import re
 from collections.abc import Mapping
@@ -11,6 +14,7 @@ from muxly_dagster.project.parse import parse_text
 
 PREFIX = "MUXLY__"
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<wrong>\$\{[^}]*\}?)")
+_IN_A_MANIFEST = re.compile(r"\$\{(?P<name>[A-Z_][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
 def interpolate(root: Node, environ: Mapping[str, str]) -> list[Problem]:
@@ -36,7 +40,7 @@ def _interpolate(root: Node, node: Node, path: tuple[Segment, ...], environ: Map
 
         def filled(match: re.Match[str]) -> str:
             name, default = match["name"], match["default"]
-            if name is None and match["wrong"] is None:
+            if name is None and match.groupdict().get("wrong") is None:
                 return "${"
             if name is None:
                 wrong.append(("has `${` without the name of a variable", "write ${NAME} or ${NAME:-default}; a plain ${ is written $${"))
@@ -52,10 +56,15 @@ def _interpolate(root: Node, node: Node, path: tuple[Segment, ...], environ: Map
             used[f"${{{name}}}"] = value or ""
             return (value or default) if default is not None else value or ""
 
-        text = _REFERENCE.sub(filled, node.value)
+        text = (_IN_A_MANIFEST if _is_manifest(path) else _REFERENCE).sub(filled, node.value)
         for what, do in dict.fromkeys(wrong):
             problems.append(problem_at(root, path, what, do))
         node.value, node.variables, node.filled, node.missing = text, tuple(used), used, bool(wrong)
+
+
+def _is_manifest(path: tuple[Segment, ...]) -> bool:
+    """Whether this is a place inside `sources: NAME: connector:`."""
+    return len(path) > 3 and path[0] == "sources" and path[2] == "connector"
 
 
 def override(root: Node, environ: Mapping[str, str]) -> list[Problem]:

@@ -82,7 +82,9 @@ class _OpenSpec(_Spec):
 class SourceSpec(_OpenSpec):
     """A connector with its settings and credentials; `config` holds the connector's own fields, `auth` among them."""
 
-    connector: str = Field(description="The connector's id, or the path of a manifest, beginning at this file's folder.")
+    connector: str | dict[str, Any] = Field(
+        description="The connector's id, the path of a manifest, beginning at this file's folder, or a manifest itself."
+    )
     pulls: Annotated[dict[Name, dict[str, Any]], BeforeValidator(_named_maps)] = Field(
         {}, description="What is pulled, by name: a list of names, or a map of names to settings."
     )
@@ -207,6 +209,7 @@ class Project(_Spec):
 
     name: str = Field("muxly", description="What the project is called in the Dagster UI.")
     description: str = Field("", description="Shown in the Dagster UI.")
+    plugins: Names = Field([], description="Plugins that are enabled: packages or ids by name, folders and files by path.")
     sources: Annotated[dict[Name, SourceSpec], BeforeValidator(_empty_map)] = Field({}, description="Where records come from, by name.")
     transforms: Annotated[dict[Name, TransformSpec], BeforeValidator(_empty_map)] = Field(
         {}, description="Tables made from tables, by name."
@@ -234,6 +237,10 @@ class Project(_Spec):
         """Whether an entry was left out because it has problems of its own, so that what refers to it is not to blame."""
         return (section, name) in self._broken or (section, "") in self._broken
 
+    def within(self, path: Sequence[Segment]) -> "Part":
+        """What stands at a path, for somebody else to read who tells mistakes by paths of his own."""
+        return Part(self, tuple(path))
+
     def problem(self, path: Sequence[Segment], what: str, do: str = "") -> Problem:
         """A problem at a path of the declaration, with the file, line and column it stands at."""
         return problem_at(self._tree, path, what, do)
@@ -241,6 +248,19 @@ class Project(_Spec):
     def problems_at(self, path: Sequence[Segment], error: ValidationError, model: type[BaseModel]) -> list[Problem]:
         """What `model` says against the declaration at `path`: positioned, with did-you-mean, without any secret."""
         return problems_in(self._tree, path, error, model)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a declaration that somebody else reads, with the place of everything in it."""
+
+    project: Project
+    path: tuple[Segment, ...]
+    data: Any = None
+
+    def problem(self, path: Sequence[Segment], what: str, do: str = "") -> Problem:
+        """A problem at a path of the part."""
+        return self.project.problem((*self.path, *path), what, do)
 
 
 def located(project: Project, file: Path, tree: Node, broken: frozenset[tuple[str, str]] = frozenset()) -> Project:

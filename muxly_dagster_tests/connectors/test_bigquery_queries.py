@@ -2,15 +2,18 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from muxly_dagster.connectors.bigquery import Bigquery
 from muxly_dagster.connectors.bigquery.settings import BigqueryPull
 from muxly_dagster.errors import ConfigurationError
+from muxly_dagster_tests.cli.command import MuxlyHere
 from muxly_dagster_tests.connectors.lab import Lab, lab, orders, rows
 from muxly_dagster_tests.peers.bigquery_sql import Relation
 from muxly_dagster_tests.peers.discovery import Discovery
@@ -87,7 +90,9 @@ def test_a_query_goes_by_a_cursor(peer: Lab, asks_itself: bool) -> None:
     first = peer.batches(**pull)
     assert len(rows(first)) == 3
     assert [row["id"] for row in peer.rows(first[-1].cursor, **pull)] == [3]
-    assert _jobs(peer)[-1]["query"]["queryParameters"][-1]["parameterValue"]["value"].startswith("2026-01-01")
+    sent = [parameter for job in _jobs(peer) for parameter in job["query"].get("queryParameters", [])]
+    assert sent[-1]["parameterValue"]["value"].startswith("2026-01-01")
+    assert {parameter["parameterType"]["type"] for parameter in sent} == {"TIMESTAMP"}  # the column's: BigQuery compares no others
 
 
 def test_a_query_that_broke_off_goes_on_in_its_result_and_runs_no_second_time(peer: Lab) -> None:
@@ -171,6 +176,37 @@ def test_only_a_select_is_run(peer: Lab, query: str) -> None:
     with pytest.raises(ConfigurationError, match="a pull only reads"):
         peer.batches(query=query)
     assert all(job.get("dryRun") for job in _jobs(peer))
+
+
+def test_a_job_that_failed_in_passing_is_run_again(peer: Lab) -> None:
+    peer.bigquery.jobs_fail = ["jobBackendError", "jobInternalError"]
+    assert len(peer.rows(query="SELECT id FROM shop.orders")) == 3
+    assert len([job for job in _jobs(peer) if not job.get("dryRun")]) == 3
+
+
+def test_the_servers_own_limit_is_told_as_ours_is(peer: Lab) -> None:
+    peer.bigquery.jobs_fail = ["bytesBilledLimitExceeded"]
+    with pytest.raises(ConfigurationError, match="billed for more"):
+        peer.batches(query="SELECT id FROM shop.orders")
+
+
+def test_the_command_previews_and_runs_a_project(peer: Lab, tmp_path: Path) -> None:
+    source = {
+        "connector": "bigquery",
+        "auth": {"kind": "service_account", "key": "${WAREHOUSE_KEY}"},
+        "api_endpoint": peer.bigquery.url,
+        "storage_endpoint": peer.storage.url,
+        "dataset": "shop",
+        "pulls": {"orders": {"key": ["id"], "columns": ["text"]}},
+    }
+    (tmp_path / "muxly.yaml").write_text(yaml.safe_dump({"sources": {"warehouse": source}}))
+    muxly = MuxlyHere(tmp_path, {"WAREHOUSE_KEY": peer.bigquery.key(), "MUXLY_HOME": str(tmp_path / ".muxly")})
+    shown = muxly("preview", "warehouse.orders", "-n", "2", "--json")
+    assert (shown.code, len(shown.json)) == (0, 2)
+    assert "warehouse.orders: a whole pull reads" in shown.err and "bytes by the Storage Read API" in shown.err
+    ran = muxly("run", "warehouse.orders", "--json")
+    assert (ran.code, ran.json[0]["changed"]) == (0, 3)
+    assert not [secret for secret in (peer.bigquery.key(), *peer.bigquery.tokens) if secret in "".join(muxly.said)]
 
 
 @pytest.mark.parametrize("address", ["http://example.com", "ftp://127.0.0.1", "127.0.0.1:80", "http://10.0.0.1:80"])

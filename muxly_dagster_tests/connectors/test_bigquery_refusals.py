@@ -162,6 +162,8 @@ def _with_reason(status: int, reason: str, message: str) -> Exception:
         (exceptions.Forbidden("User does not have permission to query table lab:shop.orders"), SignInError, "bigquery.tables.getData"),
         (exceptions.Unauthenticated("expired"), SignInError, "auth"),
         (exceptions.NotFound("Not found: Dataset"), ConfigurationError, "location"),
+        (exceptions.Forbidden("BigQuery API has not been used in project 1 before or it is disabled."), ConfigurationError, "enable"),
+        (exceptions.BadRequest("without a filter that can be used for partition elimination"), ConfigurationError, "`partition: true`"),
         (exceptions.Conflict("odd"), SourceError, "list of errors"),
         (RefreshError("invalid_grant: Invalid JWT Signature.", {"error": "invalid_grant"}), SignInError, "auth"),
         (TransportError("no route"), RetryLater, "network"),

@@ -16,6 +16,7 @@ from muxly_dagster.destinations.webhook import Webhook
 from muxly_dagster.errors import ConfigurationError, RetryLater, SignInError
 from muxly_dagster.http import Retries
 from muxly_dagster.testing import EVERY_TYPE, DestinationContract, delivery
+from muxly_dagster_tests.peers.oauth import AuthorizationServer
 
 IMPATIENT = Retries(attempts=2, base=0.001, cap=0.001)
 
@@ -212,6 +213,16 @@ def test_a_refused_sign_in_stops_everything_and_refuses_no_record(hook: Hook, st
     hook.answer = lambda body: status
     with pytest.raises(SignInError):
         webhook(url=hook.url).deliver(delivery([{"id": 1}, {"id": 2}]))
+
+
+def test_a_receiver_may_want_tokens_that_run_out() -> None:
+    with AuthorizationServer() as server:
+        auth = {"kind": "oauth2", "client_id": server.client_id, "client_secret": server.client_secret, "token_url": server.token_url}
+        target = webhook(url=f"{server.url}/hook", auth=auth)
+        assert target.deliver(delivery([{"id": 1}])).accepted == 1
+        server.forget_tokens()
+        assert target.deliver(delivery([{"id": 2}], after=1)).accepted == 1
+    assert len(server.forms) == 2
 
 
 def test_a_sign_in_that_ends_in_the_middle_confirms_what_came_before_it(hook: Hook) -> None:

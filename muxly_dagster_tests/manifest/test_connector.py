@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from muxly_dagster.connector import Connector, Unreadable
-from muxly_dagster.errors import ConfigurationError, RetryLater, SignInError, SourceError
+from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SignInError, SourceError
 from muxly_dagster.manifest.connector import load_manifest
 from muxly_dagster.records import TIMESTAMP
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
@@ -160,6 +160,23 @@ def test_a_skipped_answer_leaves_a_trace_that_keeps_a_full_pull_from_deleting(ma
 def test_refusals_say_which_stream_they_met(make: Make, status: int, error: type[Exception]) -> None:
     with Server(lambda _: json_answer({"message": "no"}, status)) as server, pytest.raises(error, match="shop things"):
         pull(make(server.url, {}, {"auth": {"token": "t0psecret"}}, auth=["bearer"]))
+
+
+@pytest.mark.parametrize(
+    ("cause", "error", "do"),
+    [
+        ("quota", RetryLater, "renews the quota"),
+        ("rate_limit", RetryLater, "`limits`"),
+        ("auth", SignInError, "check `auth`"),
+        ("permission", SignInError, "permission (scope)"),
+        ("missing", SourceError, "was it deleted"),
+    ],
+)
+def test_what_a_trouble_is_called_decides_what_people_are_told(make: Make, cause: str, error: type[MuxlyError], do: str) -> None:
+    rule = {"when": "body.error == 'it'", "do": "fail", "as": cause}
+    with Server(lambda _: json_answer({"error": "it"}, 400)) as server, pytest.raises(error) as caught:
+        pull(make(server.url, {}, errors=[rule]))
+    assert do in caught.value.do
 
 
 def test_a_bad_record_is_in_the_batch_s_quarantine(make: Make) -> None:

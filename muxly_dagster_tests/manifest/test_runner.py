@@ -1,13 +1,15 @@
 """Streams that are read from many places, or whose records are known to be gone by a mark or a list of their own."""
 
+import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from muxly_dagster.connector import Batch
 from muxly_dagster.errors import SourceError
-from muxly_dagster_tests.http.server import Asked, Server, json_answer
+from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
 from muxly_dagster_tests.manifest.conftest import Make, ids, pull
 
 SINCE = {"query": {"since": "${cursor}"}}
@@ -201,3 +203,51 @@ def test_a_request_has_a_body_of_its_kind(make: Make, request_: dict[str, Any], 
         pull(make(server.url, {"request": {"method": "POST", "path": "/things", **request_}}, config=config))
         assert server.asked[0].headers["content-type"] == media_type
         assert server.asked[0].body.decode() == body
+
+
+def test_an_answer_that_still_holds_is_not_sent_again(make: Make) -> None:
+    def reply(asked: Asked) -> bytes:
+        if asked.headers.get("if-none-match") == '"v1"':
+            return answer(304, ETag='"v1"')
+        return json_answer({"results": [{"id": 1}]}, ETag='"v1"')
+
+    with Server(reply) as server:
+        connector = make(server.url, {"request": {"path": "/things", "cache": True}})
+        assert ids(pull(connector)) == ids(pull(connector)) == [1]
+        assert [a.headers.get("if-none-match") for a in server.asked] == [None, '"v1"']
+
+
+def test_rows_of_text_are_records_like_any_other(make: Make) -> None:
+    with Server(lambda _: answer(200, "id,at,name\n1,2024-01-01,a\n2,2024-01-02,\n", Content_Type="text/csv")) as server:
+        stream = {"records": "$", "response": {"kind": "csv"}, "types": {"id": "integer", "at": "date"}}
+        assert rows(pull(make(server.url, stream))) == [
+            {"id": 1, "at": dt.date(2024, 1, 1), "name": "a"},
+            {"id": 2, "at": dt.date(2024, 1, 2), "name": None},
+        ]
+
+
+# ---- files
+
+
+def test_the_file_of_a_record_is_stored_beside_it(make: Make) -> None:
+    def reply(asked: Asked) -> bytes:
+        if asked.path == "/things":
+            return json_answer({"results": [{"id": 1, "file": {"v": "a"}}, {"id": 2}]})
+        return answer(200, b"content of " + asked.path.encode(), Content_Type="text/plain")
+
+    stream = {"file": {"request": {"path": "/things/${record.id}/content"}, "has": "$.file", "version": "$.file.v"}}
+    with Server(reply) as server:
+        connector = make(server.url, stream)
+        first = rows(pull(connector))
+        assert Path(first[0]["file_url"]).read_bytes() == b"content of /things/1/content"
+        assert (first[0]["file_media_type"], first[1]["file_url"]) == ("text/plain", None)
+        assert rows(pull(connector)) == first
+        assert [a.path for a in server.asked] == ["/things", "/things/1/content", "/things"]
+
+
+def test_an_answer_may_be_a_file_as_a_whole(make: Make) -> None:
+    with Server(lambda _: answer(200, b"%PDF", Content_Type="application/pdf")) as server:
+        (row,) = rows(
+            pull(make(server.url, {"request": {"path": "/report.pdf"}, "records": "$", "response": {"kind": "binary"}, "key": []}))
+        )
+    assert (row["name"], row["size"], row["media_type"]) == ("report.pdf", 4, "application/pdf")

@@ -58,6 +58,8 @@ class BigQuery:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: dict[str, pa.Table] = field(default_factory=dict)
     scope_missing: bool = False
+    jobs_fail: list[str] = field(default_factory=list)
+    """Reasons that the next jobs end with, one each."""
 
     def __enter__(self) -> Self:
         # Google's library asks a public address of Google's, in the background, where an account may be used from; here, nobody does.
@@ -261,6 +263,9 @@ class BigQuery:
         if not dry and billed > limit:
             message = f"Query exceeded limit for bytes billed: {limit}. {billed} or higher required."
             problem = {"reason": "bytesBilledLimitExceeded", "message": message}
+            job["status"] |= {"errorResult": problem, "errors": [problem]}
+        if not dry and self.jobs_fail:
+            problem = {"reason": self.jobs_fail.pop(0), "message": "as the test wants it"}
             job["status"] |= {"errorResult": problem, "errors": [problem]}
         if not dry:
             destination = f"anon{uuid.uuid4().hex}"

@@ -3,6 +3,7 @@
 Source: BigQuery API v2 (jobs, tables, datasets), BigQuery Storage API v1 (read sessions).
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ class Bigquery(Connector):
 
     def test_connection(self) -> CheckResult:
         """Dry-run a query that reads nothing, in the project that runs the jobs."""
-        tried = f"dry run of SELECT 1 in {self.job_project or self.project or 'the credentials own project'}"
+        tried = f"dry run of SELECT 1 in {self.job_project or self.project or 'the project of the credentials'}"
         try:
             with self._open("") as (service, jobs):
                 jobs.plan("SELECT 1")
@@ -120,11 +121,12 @@ class Bigquery(Connector):
         """Tables and views by name: `table` in the source's own dataset, `dataset.table` where it has none."""
         with self._open("") as (service, _), in_words(service.project):
             names = [self.dataset] if self.dataset else _datasets(service)
-            return [
+            found = (
                 Stream(item.table_id if self.dataset else f"{name}.{item.table_id}", description=_described(item))
                 for name in names
                 for item in service.rest.list_tables(f"{service.project}.{name}", max_results=_MOST_TABLES, retry=service.retry)
-            ][:_MOST_TABLES]
+            )
+            return list(itertools.islice(found, _MOST_TABLES))
 
     def metadata(self) -> Metadata:
         """The account and the projects."""

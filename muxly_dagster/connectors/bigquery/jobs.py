@@ -71,7 +71,7 @@ class Jobs:
             return job, job.result(retry=self.service.retry, job_retry=None)
 
         with in_words(self.where):
-            made: tuple[Any, Any] = Retry(_failed_in_passing, timeout=self.service.retry.timeout)(finished)()
+            made: tuple[Any, Any] = Retry(_failed_in_passing, initial=0.2, timeout=self.service.retry.timeout)(finished)()
             return made
 
     def _submitted(self, sql: str, parameters: Sequence[Any], *, dry_run: bool = False) -> Any:

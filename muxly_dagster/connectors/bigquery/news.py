@@ -98,7 +98,7 @@ def by_cursor(service: Service, jobs: Jobs, source: Source, pull: BigqueryPull, 
             pass
         if not source.key:
             raise ConfigurationError(
-                "the pull broke off, its read session has ended, and without a key nothing tells which rows are stored already",
+                "the pull broke off, the rest can be read no more, and without a key nothing tells which rows are stored already",
                 do="set the pull's `key`, or store everything once more with `muxly run NAME --from-start`",
                 where=source.where,
             )

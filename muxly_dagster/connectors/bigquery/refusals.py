@@ -72,6 +72,12 @@ def in_person(error: Exception, where: str = "") -> MuxlyError:
         )
     if reasons & _PASSING or code in (429, 500, 502, 503, 504) or (code == 403 and reasons & {"quotaExceeded", "rateLimitExceeded"}):
         return RetryLater(f"BigQuery says: {said}", do="nothing was lost: the pull goes on where it was; try again later", where=where)
+    if code == 403 and ("has not been used in project" in said or "SERVICE_DISABLED" in said):
+        return ConfigurationError(
+            f"BigQuery says: {said}",
+            do="enable the BigQuery API and the BigQuery Storage API in the project that runs the jobs",
+            where=where,
+        )
     if code == 403:
         return _denied(said, where)
     if code == 404:
@@ -107,6 +113,8 @@ def _denied(said: str, where: str) -> MuxlyError:
 def _mistake(said: str) -> str:
     if "query parameter" in said.lower():
         return "name every @parameter of the query under the pull's `parameters`"
+    if "partition elimination" in said:
+        return "say in the pull's `where` or `query` which partitions are meant, or set `partition: true`"
     if "Unrecognized name" in said or "row restriction" in said.lower():
         return "correct the pull's `query`, `where` or `columns`"
     return "correct the pull's `table`, `where` or `query`"

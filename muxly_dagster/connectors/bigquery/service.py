@@ -78,7 +78,7 @@ def signed_in(
         else:
             own = job_project or project
             if not own:
-                raise ConfigurationError("nothing says which project the data are in", do="set the source's `project`")
+                raise _no_project()
             options = {"api_endpoint": api_endpoint.rstrip("/")} if api_endpoint else None
             rest = bigquery.Client(project=own, credentials=credentials, location=location or None, client_options=options)
         stack.callback(rest.close)
@@ -122,8 +122,16 @@ def _deployments_client(project: str, location: str) -> Iterator[Any]:
     """
     from dagster_gcp import BigQueryResource
 
-    with BigQueryResource(project=project or None, location=location or None).get_client() as client:
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(BigQueryResource(project=project or None, location=location or None).get_client())
+        except OSError:  # what Google's client raises where neither the identity nor the environment says a project
+            raise _no_project() from None
         yield client
+
+
+def _no_project() -> ConfigurationError:
+    return ConfigurationError("nothing says which project the data are in", do="set the source's `project`")
 
 
 def _transport(endpoint: str, credentials: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a pull reads, checked against what BigQuery has: a table that can be read as it lies, or a query that stands for it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,22 +80,13 @@ def find(service: Service, jobs: Jobs, pull: BigqueryPull, dataset: str) -> Sour
 def _of_query(jobs: Jobs, pull: BigqueryPull) -> Source:
     query = pull.query.strip().rstrip(";").rstrip()
     parameters = client_parameters(pull.parameters)
-    probe = list(parameters)
-    if CURSOR_PARAMETER.search(query):
-        probe.append(_untyped_null())
-    fields, where = jobs.checked(query, probe).fields, f"the query of {pull.stream}"
+    # The column that `@cursor` is compared with is not known yet. A null as such fits any type, a parameter has one.
+    fields, where = jobs.checked(CURSOR_PARAMETER.sub("NULL", query), parameters).fields, f"the query of {pull.stream}"
     found = {item.name: item for item in fields}
     cursor = _cursor(pull, found)
     for name in pull.key or ():
         _known(name, found, where)
     return Source(jobs.where, _lake_fields(fields), tuple(found), tuple(pull.key or ()), cursor, query=query, parameters=parameters)
-
-
-def _untyped_null() -> Any:
-    """`@cursor` for the dry run that tells the type of its column: BigQuery takes a null of type INT64 for one of any type."""
-    from google.cloud import bigquery
-
-    return bigquery.ScalarQueryParameter("cursor", "INT64", None)
 
 
 def _of_table(service: Service, pull: BigqueryPull, dataset: str) -> Source:
@@ -148,14 +140,8 @@ def table_of(service: Service, name: str, dataset: str) -> Any:
     from google.api_core.exceptions import NotFound
 
     project, found_dataset, table = split_name(name, service.project, dataset)
-    try:
-        with in_words(f"{project}.{found_dataset}.{table}"):
-            try:
-                return service.rest.get_table(f"{project}.{found_dataset}.{table}", retry=service.retry)
-            except NotFound:
-                pass
-    except MuxlyError:
-        raise
+    with in_words(f"{project}.{found_dataset}.{table}"), suppress(NotFound):
+        return service.rest.get_table(f"{project}.{found_dataset}.{table}", retry=service.retry)
     tables = _names(service.rest.list_tables, f"{project}.{found_dataset}", "table_id", service)
     if tables is None:
         datasets = _names(service.rest.list_datasets, project, "dataset_id", service) or []

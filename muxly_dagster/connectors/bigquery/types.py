@@ -40,11 +40,11 @@ _WIDE = decimal.Context(prec=100)
 
 def lake_field(name: str, kind: str, mode: str = "NULLABLE", digits: tuple[int, int] | None = None) -> pa.Field:
     """The lake's column for one of BigQuery's; `digits` are precision and scale, where the column declares them."""
-    if mode == "REPEATED" or kind not in _SCALAR:  # STRUCT, ARRAY, RANGE, JSON
+    if mode == "REPEATED" or kind in ("RECORD", "STRUCT", "RANGE", "JSON"):
         return pa.field(name, pa.string(), metadata=records.JSON_FIELD)
     if kind == "BIGNUMERIC" and digits and digits[0] <= NUMERIC.precision:
         return pa.field(name, pa.decimal128(*digits))
-    return pa.field(name, _SCALAR[kind])
+    return pa.field(name, _SCALAR.get(kind, pa.string()))
 
 
 def to_lake(rows: pa.Table, fields: dict[str, pa.Field]) -> pa.Table:

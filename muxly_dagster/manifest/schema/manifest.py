@@ -154,6 +154,7 @@ class Manifest(Model):
     muxly: Literal[1] = Field(description="The format's version.")
     id: Name
     version: str
+    author: str = ""
     title: str
     description: str = ""
     hosts: list[str] = Field(min_length=1, description="Where requests may go; `*.example.com` is a pattern.")

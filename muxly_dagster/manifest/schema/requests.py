@@ -56,11 +56,14 @@ class ErrorRule(Model):
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
-Compression = Literal["none", "gzip", "zip"]
+Compression = Literal["none", "gzip", "zip", "auto"]
 
 
 class _Response(Model):
-    compression: Compression = Field("none", description="The body is a compressed file (beside what HTTP itself compresses).")
+    compression: Compression = Field(
+        "none", description="The body is a compressed file (beside what HTTP itself compresses). `auto`: its first bytes tell which."
+    )
+    members: str = Field("*", description="The files of a zip that are read, as a pattern such as `*.csv`.")
 
 
 class JsonResponse(_Response):
@@ -94,7 +97,9 @@ class XmlResponse(_Response):
     """
 
     kind: Literal["xml"]
-    lists: list[str] = Field([], description="Elements that are lists even where there is one of them, by name.")
+    lists: list[str] = Field(
+        [], description="Elements that are lists even where there is one of them: by name, or by path (`feed.author`)."
+    )
 
 
 class BinaryResponse(_Response):

@@ -1,0 +1,107 @@
+"""Imports other people's code: with a time limit, and with every way it can fail told in words."""
+
+import importlib
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from muxly_dagster.errors import ConfigurationError, MuxlyError
+
+_T = TypeVar("_T")
+
+SECONDS = 20.0
+"""How long one import may take."""
+
+_VARIABLE = "MUXLY_PLUGIN_SECONDS"
+_LONGEST = 300  # characters of an error's own text
+
+
+def seconds_from(environ: Mapping[str, str]) -> float:
+    """The time limit that MUXLY_PLUGIN_SECONDS gives, or the usual one. Raises ConfigurationError where it is no number above 0."""
+    said = environ.get(_VARIABLE, "")
+    try:
+        seconds = float(said) if said else SECONDS
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise ConfigurationError(f"{_VARIABLE} is not a number of seconds: {said}", do="set it to a number above 0, such as 60")
+    return seconds
+
+
+def import_value(value: str, seconds: float) -> Any:
+    """What an entry point's value names (`module:name.name`). Raises ConfigurationError, in words that go on from the plugin's name."""
+    module, _, path = value.partition(":")
+
+    def deed() -> Any:
+        found: Any = importlib.import_module(module.strip())
+        for name in path.split("[")[0].strip().split(".") if path.strip() else ():
+            found = getattr(found, name)
+        return found
+
+    return _within(seconds, deed)
+
+
+def import_file(path: Path, seconds: float) -> ModuleType:
+    """A file or package as a module. Files of one folder may import each other (`from .shared import ...`). Raises as `import_value`."""
+    parent = f"muxly_plugins_{sha256(str(path.parent).encode()).hexdigest()[:12]}"
+    if parent not in sys.modules:
+        package = ModuleType(parent, f"The plugins in {path.parent}.")
+        package.__path__ = [str(path.parent)]
+        sys.modules[parent] = package
+    name = f"{parent}.{path.stem}"
+    # An older one is forgotten: this is asked again only when the file has changed.
+    for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+        del sys.modules[known]
+    importlib.invalidate_caches()
+    return _within(seconds, lambda: importlib.import_module(name))
+
+
+def _within(seconds: float, deed: Callable[[], _T]) -> _T:
+    """Do it in a thread, which is left to itself when the time is over: Python cannot end it, but it ends with the process."""
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(deed())
+        except BaseException as error:  # a plugin may even call sys.exit()
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="muxly-plugin", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if done:
+        return done[0]
+    if not failed:
+        raise ConfigurationError(
+            f"its import did not end within {seconds:g} seconds",
+            do=f"take out what it waits for at import, or give it more time with {_VARIABLE}",
+        )
+    raise _told(failed[0])
+
+
+def _told(error: BaseException) -> ConfigurationError:
+    what = f"its import failed with {type(error).__name__}"
+    text = error.what if isinstance(error, MuxlyError) else str(error)
+    first = next(iter(text.strip().splitlines()), "")[:_LONGEST]
+    what += f": {first}" if first else ""
+    if place := _place(error):
+        what += f" ({place})"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return ConfigurationError(what, do=f"install what brings the module {error.name.partition('.')[0]}, or correct the import")
+    return ConfigurationError(what, do="repair or update the plugin, or take it out of `plugins`")
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the plugin's own code, as far as there are any."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno or 1}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<") and f.filename != __file__]
+    ours = Path(importlib.__file__ or "").parent
+    frames = [frame for frame in frames if Path(frame.filename).parent != ours]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
