@@ -4,20 +4,22 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel, ValidationError
 
 from muxly_dagster import catalog as built_in
 from muxly_dagster import sandbox
+from muxly_dagster.catalog import Catalog, Extended, enable_plugins, inline_connector
 from muxly_dagster.connector import Connector, PullSettings, Stream
 from muxly_dagster.destination import Destination
 from muxly_dagster.errors import ConfigurationError, Problem
+from muxly_dagster.plugins import SECONDS, seconds_from
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.project.load import read_project
 from muxly_dagster.project.locate import Segment
-from muxly_dagster.project.models import JobSpec, Project, RouteSpec, TargetSpec, TransformSpec
+from muxly_dagster.project.models import JobSpec, Part, Project, RouteSpec, TargetSpec, TransformSpec
 from muxly_dagster.project.references import (
     check_cycles,
     check_freshness,
@@ -29,7 +31,7 @@ from muxly_dagster.project.references import (
     shared_names,
 )
 from muxly_dagster.project.selection import Names, Selection
-from muxly_dagster.resource import in_project
+from muxly_dagster.project_paths import in_project
 from muxly_dagster.routing import Router, Rule
 from muxly_dagster.services import Services
 from muxly_dagster.transform import Step
@@ -81,7 +83,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """Everything a project runs, by name, in the order of declaration."""
+    """Everything a project runs, by name, in the order of declaration. `warnings` are plugins that are broken and that nothing uses."""
 
     project: Project
     sources: Mapping[str, Connector]
@@ -90,6 +92,7 @@ class Assembly:
     transforms: Mapping[str, Transform]
     targets: Mapping[str, Target]
     jobs: Mapping[str, JobSpec]
+    warnings: tuple[Problem, ...] = ()
 
     def equipped(self, services: Services) -> "Assembly":
         """The same with connectors that have these services."""
@@ -98,25 +101,12 @@ class Assembly:
         return dataclasses.replace(self, sources=sources, pulls=pulls)
 
 
-class Catalog(Protocol):
-    """Where classes come from: the module `muxly_dagster.catalog`, or a stand-in. Each raises ConfigurationError for an unknown name."""
-
-    def connector_class(self, name: str, folder: Path) -> type[Connector]:
-        """The connector with this id, or of the manifest at this path, which begins at `folder`."""
-
-    def destination_class(self, name: str) -> type[Destination]:
-        """The destination of this type."""
-
-    def step_class(self, name: str) -> type[Step]:
-        """The transform step of this name."""
-
-
 def load_assembly(path: Path, environ: Mapping[str, str], catalog: Catalog = built_in) -> Assembly:
     """Load and assemble the project at `path`. Raises one ConfigurationError with what either finds, so that one look shows it all."""
     project, problems = read_project(path, environ)
-    assembly, more = _assembled(project, catalog)
+    assembly, more = _assembled(project, catalog, seconds_from(environ))
     if problems or more:
-        raise ConfigurationError(_in_order([*problems, *more]))
+        raise ConfigurationError(_in_order([*problems, *more, *assembly.warnings]))
     return assembly
 
 
@@ -124,7 +114,7 @@ def assemble(project: Project, catalog: Catalog = built_in) -> Assembly:
     """Resolve everything that the project names. Raises one ConfigurationError with every problem found."""
     assembly, problems = _assembled(project, catalog)
     if problems:
-        raise ConfigurationError(_in_order(problems))
+        raise ConfigurationError(_in_order([*problems, *assembly.warnings]))
     return assembly
 
 
@@ -172,8 +162,11 @@ def _selection(assembly: Assembly) -> Selection:
 # ---- resolving ------------------------------------------------------------------------------------------------------
 
 
-def _assembled(project: Project, catalog: Catalog) -> tuple[Assembly, list[Problem]]:
+def _assembled(project: Project, catalog: Catalog, seconds: float = SECONDS) -> tuple[Assembly, list[Problem]]:
     problems = shared_names(project)
+    plugins = enable_plugins(project.plugins, project.folder, seconds)
+    warnings = [project.problem(("plugins", notice.entry), notice.what, notice.do) for notice in plugins.notices]
+    catalog = Extended(catalog, plugins)
     sources, pulls = _sources(project, catalog, problems)
     known = declared_tables(project)
     transforms = _transforms(project, catalog, known, problems)
@@ -181,11 +174,17 @@ def _assembled(project: Project, catalog: Catalog) -> tuple[Assembly, list[Probl
     targets: dict[str, Target] = {}
     for name, spec in project.routes.items():
         targets |= _route(project, known, name, spec, pulls, transforms, destinations, problems)
+    signing = [("sources", n, source) for n, source in sources.items()] + [("destinations", n, each) for n, each in destinations.items()]
+    for section, name, thing in [*signing, *(("destinations", t.destination_name, t.destination) for t in targets.values())]:
+        try:
+            plugins.let_sign_in(thing)
+        except ConfigurationError as error:
+            problems += _placed(project, (section, name, "auth", "use"), error)
     selectables = selectable(project)
     for name, job in project.jobs.items():
         check_job(project, selectables, name, job, problems)
         _check_cron(project, name, job, problems)
-    return Assembly(project, sources, destinations, pulls, transforms, targets, project.jobs), problems
+    return Assembly(project, sources, destinations, pulls, transforms, targets, project.jobs, tuple(warnings)), problems
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:
@@ -207,7 +206,11 @@ def _build(project: Project, path: _Path, model: type[_Model], values: Mapping[s
 
 def _placed(project: Project, path: _Path, error: ConfigurationError) -> list[Problem]:
     """What somebody else found, at the place in the project that led there, unless it knows its own."""
-    return [p if p.file else project.problem((*path, *(p.path.split(".") if p.path else ())), p.what, p.do) for p in error.problems]
+    there = ".".join(map(str, path))
+    return [
+        p if p.file or p.path.startswith(there) else project.problem((*path, *(p.path.split(".") if p.path else ())), p.what, p.do)
+        for p in error.problems
+    ]
 
 
 def _sources(project: Project, catalog: Catalog, problems: list[Problem]) -> tuple[dict[str, Connector], dict[str, Pull]]:
@@ -216,7 +219,10 @@ def _sources(project: Project, catalog: Catalog, problems: list[Problem]) -> tup
     for name, spec in project.sources.items():
         path: _Path = ("sources", name)
         try:
-            kind = catalog.connector_class(spec.connector, project.folder)
+            if isinstance(spec.connector, dict):
+                kind = inline_connector(Part(project, (*path, "connector"), spec.connector), name)
+            else:
+                kind = catalog.connector_class(spec.connector, project.folder)
         except ConfigurationError as error:
             problems += _placed(project, (*path, "connector"), error)
             continue

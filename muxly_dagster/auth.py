@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_serializer
 
 from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.project_paths import InProject
 
 MakeSource = Callable[[Mapping[str, Any]], "TokenSource"]
 """Makes a token source from the `settings` of a CustomAuth; asks nobody anything yet. Raises ConfigurationError."""
@@ -70,7 +71,7 @@ class ServiceAccount(_Auth):
 
     kind: Literal["service_account"] = "service_account"
     key: SecretStr | None = Field(None, description="The key as JSON text, such as ${GOOGLE_KEY}.")
-    key_file: str = Field("", description="The path of the key's JSON file.")
+    key_file: Annotated[str, InProject()] = Field("", description="The path of the key's JSON file.")
     subject: str = Field("", description="The user to act for, where the account may (domain-wide delegation).")
     scopes: list[str] = Field([], description="What is asked for; the connector's own choice unless told otherwise.")
 

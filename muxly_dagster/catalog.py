@@ -5,19 +5,81 @@ that name in CamelCase. A module is imported only when its name is asked for, so
 """
 
 import importlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from muxly_dagster import plugins
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
 from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.plugins import NONE, Kind, Plugins
 from muxly_dagster.project.checks import did_you_mean
+from muxly_dagster.project.models import Part
 from muxly_dagster.project.schema import project_schema
 from muxly_dagster.transform import Step
 
 _HERE = Path(__file__).parent
 _MANIFESTS = (".yaml", ".yml")
+
+
+class Catalog(Protocol):
+    """Where classes come from: this module, or a stand-in. Each raises ConfigurationError for an unknown name."""
+
+    def connector_class(self, name: str, folder: Path) -> type[Connector]:
+        """The connector with this id, or of the manifest at this path, which begins at `folder`."""
+
+    def destination_class(self, name: str) -> type[Destination]:
+        """The destination of this type."""
+
+    def step_class(self, name: str) -> type[Step]:
+        """The transform step of this name."""
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A catalog with what the enabled plugins bring. What is unknown is explained by a plugin that is broken or not enabled, if it is."""
+
+    catalog: Catalog
+    plugins: Plugins
+
+    def connector_class(self, name: str, folder: Path = Path()) -> type[Connector]:
+        """As in the catalog."""
+        found: type[Connector] = self._found("connector", name, lambda: self.catalog.connector_class(name, folder))
+        return found
+
+    def destination_class(self, name: str) -> type[Destination]:
+        """As in the catalog."""
+        found: type[Destination] = self._found("destination", name, lambda: self.catalog.destination_class(name))
+        return found
+
+    def step_class(self, name: str) -> type[Step]:
+        """As in the catalog."""
+        found: type[Step] = self._found("transform", name, lambda: self.catalog.step_class(name))
+        return found
+
+    def _found(self, kind: Kind, name: str, otherwise: Callable[[], Any]) -> Any:
+        if (found := self.plugins.find(kind, name)) is not None:
+            return found
+        try:
+            return otherwise()
+        except ConfigurationError as error:
+            known = built_in_names()[kind]
+            if name in known or (kind == "connector" and is_manifest_path(name)):
+                raise
+            raise self.plugins.why_not(kind, name, known) or error from None
+
+
+def enable_plugins(listed: Sequence[str], folder: Path, seconds: float = plugins.SECONDS) -> Plugins:
+    """The plugins that a project lists, its paths beginning at `folder`. What comes with Muxly keeps its names."""
+    return plugins.enable(listed, folder, built_in_names(), seconds)
+
+
+def built_in_names() -> Mapping[Kind, Collection[str]]:
+    """All that comes with Muxly, by kind."""
+    return {"connector": connector_names(), "destination": destination_names(), "transform": step_names(), "auth": ()}
 
 
 def connector_names() -> tuple[str, ...]:
@@ -41,6 +103,19 @@ def connector_class(name: str, folder: Path = Path()) -> type[Connector]:
         raise _unknown("connector", name, connector_names())
     found: type[Connector] = _class("connectors", name)
     return found
+
+
+def inline_connector(part: Part, source: str) -> type[Connector]:
+    """The connector that a manifest in a project describes, in the source of this name.
+
+    Raises ConfigurationError with every problem of it, each with its place in the project.
+    """
+    # As below: whoever has no manifest should not wait for what reads them.
+    from muxly_dagster.manifest.connector import inline_manifest
+    from muxly_dagster.manifest.loading import with_defaults
+
+    complete = Part(part.project, part.path, with_defaults(part.data, source))
+    return inline_manifest(complete, source, part.project.file)
 
 
 def destination_names() -> tuple[str, ...]:
@@ -69,12 +144,16 @@ def step_class(name: str) -> type[Step]:
     return found
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of muxly.yaml with the fields of every built-in connector, destination and step. Imports all of them."""
+def schema(enabled: Plugins = NONE) -> dict[str, Any]:
+    """The JSON Schema of muxly.yaml with the fields of every connector, destination and step, built-in or of an enabled plugin.
+
+    Imports all of them.
+    """
     return project_schema(
-        connectors={name: connector_class(name) for name in connector_names()},
-        destinations={name: destination_class(name) for name in destination_names()},
-        steps={name: step_class(name) for name in step_names()},
+        connectors={n: connector_class(n) for n in connector_names()} | {n: enabled.find("connector", n) for n in enabled.ids("connector")},
+        destinations={n: destination_class(n) for n in destination_names()}
+        | {n: enabled.find("destination", n) for n in enabled.ids("destination")},
+        steps={n: step_class(n) for n in step_names()} | {n: enabled.find("transform", n) for n in enabled.ids("transform")},
     )
 
 

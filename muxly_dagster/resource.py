@@ -7,9 +7,7 @@ It is the one place that touches Dagster's private resource state (`dagster._con
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import quote
 
 import dagster as dg
 from dagster._config.pythonic_config.conversion_utils import _curry_config_schema
@@ -28,29 +26,6 @@ class CheckResult:
     tried: str
     what: str = ""
     do: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class InProject:
-    """Marks a field (`path: Annotated[str, InProject()]`) that names a place on this machine: a path, or a `sqlite:///` URL.
-
-    A relative one begins at the folder of the project that says it, wherever the command is run.
-    """
-
-
-def in_project(model: type[BaseModel], values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The values for a model, with those of fields marked InProject made absolute; what is no text is left to the model."""
-    names = {name for field, info in model.model_fields.items() if InProject() in info.metadata for name in (field, info.alias or field)}
-    return {name: _absolute(value, folder) if name in names and isinstance(value, str) else value for name, value in values.items()}
-
-
-def _absolute(text: str, folder: Path) -> str:
-    scheme, found, place = text.partition("://")
-    if found:
-        path = place.removeprefix("/")
-        relative = scheme == "sqlite" and place.startswith("/") and path and not path.startswith(("/", "~", ":"))
-        return f"sqlite:///{quote(folder.absolute().as_posix())}/{path.removeprefix('./')}" if relative else text
-    return str(folder.absolute() / Path(text).expanduser()) if text else text
 
 
 class MuxlyResource(dg.ConfigurableResource[Any]):

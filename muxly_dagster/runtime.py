@@ -1,6 +1,7 @@
 """An open project: the assembly, the lake and the state together, ready to run any asset by its name."""
 
 import datetime as dt
+import logging
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_log = logging.getLogger("muxly.plugins")
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Holds one database connection pool; close it, or use it in a `with`."""
@@ -39,6 +43,8 @@ class Runtime:
     @classmethod
     def of(cls, settings: Settings, assembly: Assembly) -> Self:
         """Open lake and state for a project that is assembled already."""
+        for warning in assembly.warnings:
+            _log.warning("%s", warning)
         lake, state = Lake(settings.lake_url), State.open(settings.database_url, settings.home)
         services = Services(turns=state.turns)
         return cls(settings, assembly.equipped(services), lake, state)

@@ -1,7 +1,7 @@
 """Paths and SQLite addresses that a project says begin at its folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, SecretStr
 from muxly_dagster.assembly import load_assembly
 from muxly_dagster.connectors.files import Files
 from muxly_dagster.destinations.file import File
-from muxly_dagster.resource import InProject, in_project
+from muxly_dagster.project_paths import InProject, in_project
 
 
 class Place(BaseModel):
@@ -67,3 +67,11 @@ def test_sources_destinations_and_routes_of_a_project_know_its_folder(tmp_path: 
     assert source.path == str(tmp_path / "shop" / "data")
     places = [target.destination.path for target in assembly.targets.values() if isinstance(target.destination, File)]
     assert places == [str(tmp_path / "shop" / "out"), str(tmp_path / "shop" / "elsewhere")]
+
+
+def test_the_key_file_of_a_service_account_begins_at_the_projects_folder(tmp_path: Path) -> None:
+    (tmp_path / "muxly.yaml").write_text(
+        "sources: {a: {connector: ga4, property: 1, auth: {kind: service_account, key_file: ./key.json}, pulls: [traffic]}}", "utf-8"
+    )
+    source: Any = load_assembly(tmp_path / "muxly.yaml", {}).sources["a"]
+    assert source.auth.key_file == str(tmp_path / "key.json")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from muxly_dagster import __version__
-from muxly_dagster.cli import connectors, dead_letters, terminal
+from muxly_dagster.cli import connectors, dead_letters, plugins, terminal
 from muxly_dagster.errors import MuxlyError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(connectors.app, name="connectors")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(plugins.app, name="plugins")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 

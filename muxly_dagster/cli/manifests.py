@@ -23,7 +23,7 @@ from muxly_dagster.previewing import to_rows
 from muxly_dagster.project.checks import is_secret, problems_in
 from muxly_dagster.project.environment import interpolate
 from muxly_dagster.project.locate import Node
-from muxly_dagster.resource import in_project
+from muxly_dagster.project_paths import in_project
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

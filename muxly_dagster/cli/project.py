@@ -16,7 +16,8 @@ from muxly_dagster.cli import opening, terminal
 from muxly_dagster.cli.beginning import project_files, variables
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
-from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.errors import ConfigurationError, MuxlyError, Problem
+from muxly_dagster.plugins import NONE, Plugins
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.resource import CheckResult
 from muxly_dagster.settings import PROJECT_FILES
@@ -43,7 +44,7 @@ def init(folder: Path, template: str) -> None:
             terminal.say(f"wrote {target}")
     schema_file = folder / ".muxly" / "schema.json"
     schema_file.parent.mkdir(exist_ok=True)
-    schema_file.write_text(_schema(), encoding="utf-8")
+    schema_file.write_text(_schema(NONE), encoding="utf-8")
     steps = [] if folder.resolve() == Path.cwd() else [f"cd {folder}"]
     needs = variables(files["muxly.yaml"])
     steps += [f"set {' and '.join(needs)}"] if needs else []
@@ -66,18 +67,26 @@ def check(*, offline: bool, json: bool) -> None:
     except ConfigurationError as error:
         if not json:
             raise
-        found = [{name: getattr(p, name) for name in ("file", "line", "column", "path", "what", "do")} for p in error.problems]
-        terminal.print_json({"status": "failed", "problems": found, "connections": []})
+        found = [_as_dict(problem) for problem in error.problems]
+        terminal.print_json({"status": "failed", "problems": found, "warnings": [], "connections": []})
         raise typer.Exit(error.exit_code) from None
+    for warning in assembly.warnings:
+        terminal.say(f"warning: {warning}")
     results = {} if offline else _try_all(assembly)
     failed = any(result.status == "failed" for result in results.values())
     if json:
         connections = [{"name": n, "status": r.status, "tried": r.tried, "what": r.what, "do": r.do} for n, r in results.items()]
-        terminal.print_json({"status": "failed" if failed else "ok", "problems": [], "connections": connections} | _contents(assembly))
+        status = "failed" if failed else "ok"
+        warnings = [_as_dict(warning) for warning in assembly.warnings]
+        terminal.print_json({"status": status, "problems": [], "warnings": warnings, "connections": connections} | _contents(assembly))
     else:
         _tell(settings.project, assembly, results, offline=offline)
     if failed:
         raise typer.Exit(1)
+
+
+def _as_dict(problem: Problem) -> dict[str, str | int]:
+    return {name: getattr(problem, name) for name in ("file", "line", "column", "path", "what", "do")}
 
 
 def _contents(assembly: Assembly) -> dict[str, list[str]]:
@@ -134,13 +143,13 @@ def check_pull(pull: Pull) -> CheckResult:
 
 
 def schema() -> None:
-    """Print the JSON Schema."""
-    terminal.print_text(_schema())
+    """Print the JSON Schema, with the plugins of the project where there is one."""
+    terminal.print_text(_schema(opening.plugins()[0]))
 
 
-def _schema() -> str:
+def _schema(plugins: Plugins) -> str:
     import orjson
 
     from muxly_dagster.catalog import schema as catalog_schema
 
-    return orjson.dumps(catalog_schema(), option=orjson.OPT_INDENT_2).decode()
+    return orjson.dumps(catalog_schema(plugins), option=orjson.OPT_INDENT_2).decode()

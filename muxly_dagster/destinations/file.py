@@ -19,7 +19,8 @@ from pydantic import Field
 from muxly_dagster import records
 from muxly_dagster.destination import Delivery, Destination, Receipt
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
-from muxly_dagster.resource import CheckResult, InProject
+from muxly_dagster.project_paths import InProject
+from muxly_dagster.resource import CheckResult
 
 _CHUNK_ROWS = 5_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

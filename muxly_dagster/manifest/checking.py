@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from muxly_dagster.manifest.addresses import url_mistakes
-from muxly_dagster.manifest.checking_requests import Found, expression_mistakes, paged_mistakes, request_mistakes
+from muxly_dagster.manifest.checking_requests import Found, expression_mistakes, named, paged_mistakes, request_mistakes
 from muxly_dagster.manifest.checking_sync import bounds, sync_mistakes
 from muxly_dagster.manifest.naming import Names, stream_names
 from muxly_dagster.manifest.patterns import pattern_mistakes
 from muxly_dagster.manifest.positions import Path
 from muxly_dagster.manifest.schema import BinaryResponse, CursorSync, JsonResponse, Manifest, NoPaging, OAuth2Kind, StreamSpec, XmlResponse
 
+_FIELDS = ("auth", "base_url", "pulls", "connector")
+_ATTRIBUTES = ("id", "title", "path", "manifest", "example", "pull", "stream", "streams", "services", "act")
 _TAKEN = (*_FIELDS, *_ATTRIBUTES)
 _ROOTS = ("config", "cursor", "window", "keyset", "page", "token", "key", "keys", "record", "input", "schema", "api_version")
 
@@ -101,8 +103,7 @@ def _stream_mistakes(at: Path, stream: StreamSpec, names: Names, manifest: Manif
         yield from request_mistakes((*at, "enrich", number, "request"), enrich.request, inside, manifest)
         if enrich.batch is not None:
             yield from expression_mistakes((*at, "enrich", number, "batch", "each"), enrich.batch.each, known.schema | {"key"})
-            named = {path for path, _ in expressions(enrich.request.model_dump())}
-            if enrich.batch.into is None and "keys" not in named:
+            if enrich.batch.into is None and "keys" not in named(enrich.request):
                 yield (*at, "enrich", number, "batch"), "nothing says where the keys go", "add `into:`, or name ${keys} in the request"
     if stream.file is not None:
         yield from request_mistakes((*at, "file", "request"), stream.file.request, known.schema | {"record.*"}, manifest)

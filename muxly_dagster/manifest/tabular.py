@@ -8,7 +8,7 @@ import orjson
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from muxly_dagster.decoding import spoiled_record
+from muxly_dagster.decoding import salvage, spoiled_record
 from muxly_dagster.errors import SourceError
 from muxly_dagster.manifest.schema import CsvResponse
 
@@ -18,7 +18,7 @@ _HEADER = 2**20
 
 def csv_records(content: bytes, spec: CsvResponse) -> Iterator[bytes]:
     """The rows as JSON objects, in texts of many with commas between. Raises SourceError for what has no header or cannot be decoded."""
-    text = _as_utf8(content, spec.encoding)
+    text, mark = _as_utf8(content, spec.encoding)
     names, start = _header(text, spec)
     if start >= len(text) or not text[start:].strip():
         return
@@ -26,7 +26,7 @@ def csv_records(content: bytes, spec: CsvResponse) -> Iterator[bytes]:
 
     def misfit(row: arrow_csv.InvalidRow) -> str:
         counts = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}, not {row.expected_columns}"
-        lost.append((str(row.text or ""), f"the row has {counts}"))
+        lost.append((_shown(str(row.text or ""), mark), f"the row has {counts}"))
         return "skip"
 
     try:
@@ -41,8 +41,7 @@ def csv_records(content: bytes, spec: CsvResponse) -> Iterator[bytes]:
                 invalid_row_handler=misfit,
             ),
             arrow_csv.ConvertOptions(
-                # Bytes: one value that is no text must not spoil the others.
-                column_types={str(i): pa.binary() for i in range(len(names))},
+                column_types={str(i): pa.string() for i in range(len(names))},
                 null_values=[""] if spec.empty == "null" else [],
                 strings_can_be_null=spec.empty == "null",
                 quoted_strings_can_be_null=False,
@@ -51,27 +50,33 @@ def csv_records(content: bytes, spec: CsvResponse) -> Iterator[bytes]:
     except pa.ArrowInvalid as error:
         raise SourceError(f"the answer is no CSV ({error})", do="look at what the address answers, and correct `response`") from None
     if spec.quote and text.count(spec.quote.encode(), start) % 2:
-        last = [value.as_py() or b"" for column in table.columns for value in column[-1:]]
-        if any(b"\n" in value for value in last) or any("\n" in shown for shown, _ in lost[-1:]):
+        last = [value.as_py() or "" for column in table.columns for value in column[-1:]]
+        if any("\n" in value for value in [*last, *(shown for shown, _ in lost[-1:])]):
             raise SourceError(
                 "the answer is no CSV: a quote is opened and never closed",
                 do="if quotes have no meaning in it, say `quote: ''`; an answer cut short usually comes whole at the next try",
             )
     for batch in table.to_batches(max_chunksize=_ROWS):
-        yield from _texts(batch, names)
+        yield _texts(batch, names, mark)
     if lost:
         yield b",".join(spoiled_record(shown, reason) for shown, reason in lost)
 
 
-def _as_utf8(content: bytes, encoding: str) -> bytes:
-    """The content in UTF-8; bytes that mean nothing stay such bytes, so that only their rows are lost."""
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
-        return content.removeprefix(b"\xef\xbb\xbf")
+def _as_utf8(content: bytes, encoding: str) -> tuple[bytes, str]:
+    """The content in UTF-8, with a mark in place of every byte that means nothing, so that only its row is lost; no mark: there is none."""
+    if encoding.lower().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig"):
+        try:
+            text = content.decode(encoding, "surrogateescape")
+        except (UnicodeDecodeError, LookupError) as error:
+            raise SourceError(f"the answer cannot be decoded as {encoding}: {error}", do="correct `response.encoding`") from None
+        content = text.encode("utf-8", "surrogatepass")  # which is no UTF-8 where a byte meant nothing
+    content = content.removeprefix(b"\xef\xbb\xbf")
     try:
-        text = content.decode(encoding, "surrogateescape")
-    except (UnicodeDecodeError, LookupError) as error:
-        raise SourceError(f"the answer cannot be decoded as {encoding}: {error}", do="correct `response.encoding`") from None
-    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").encode("utf-8", "surrogatepass")
+        content.isascii() or content.decode()
+    except UnicodeDecodeError:
+        content, mark = salvage.mark_invalid_utf8(content)
+        return content, mark.decode()
+    return content, ""
 
 
 def _header(text: bytes, spec: CsvResponse) -> tuple[list[str], int]:
@@ -123,22 +128,19 @@ def _block(size: int) -> int:
     return min(max(size + 1, 1024), 2**31 - 1)  # one block: a row may be as long as the whole
 
 
-def _texts(batch: pa.RecordBatch, names: list[str]) -> Iterator[bytes]:
-    try:
-        rows = batch.cast(pa.schema([pa.field(name, pa.string()) for name in batch.schema.names]))
-    except pa.ArrowInvalid:
-        for i in range(len(batch)):
-            yield _one(batch.slice(i, 1), names)
-        return
-    columns = [column.to_pylist() for column in rows.columns]
-    if rows.num_rows:
-        yield orjson.dumps([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])[1:-1]
+def _texts(batch: pa.RecordBatch, names: list[str], mark: str) -> bytes:
+    rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    if not mark:
+        return orjson.dumps([dict(zip(names, row, strict=True)) for row in rows])[1:-1]
+    return b",".join(_one(row, names, mark) for row in rows)
 
 
-def _one(row: pa.RecordBatch, names: list[str]) -> bytes:
-    values: list[bytes | None] = [column[0].as_py() for column in row.columns]
-    try:
-        return orjson.dumps({name: None if value is None else value.decode() for name, value in zip(names, values, strict=True)})
-    except UnicodeDecodeError:
-        shown = ",".join((value or b"").decode("utf-8", "replace") for value in values)
-        return spoiled_record(shown, "it holds bytes that are no text in the answer's encoding")
+def _one(row: tuple[str | None, ...], names: list[str], mark: str) -> bytes:
+    if not any(value and mark in value for value in row):
+        return orjson.dumps(dict(zip(names, row, strict=True)))
+    shown = _shown(",".join(value or "" for value in row), mark)
+    return spoiled_record(shown, "it holds bytes that are no text in the answer's encoding")
+
+
+def _shown(text: str, mark: str) -> str:
+    return text.replace(mark, "\N{REPLACEMENT CHARACTER}") if mark else text

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from muxly_dagster.auth import CustomAuth, MakeSource
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.plugins.finding import Found, Offer, canonical, in_file, in_folder, installed, is_plugin
 from muxly_dagster.plugins.importing import SECONDS
@@ -37,7 +38,7 @@ class Plugins:
     """What the enabled plugins bring. `loaded` are the plugins themselves, broken ones too; `missing` entries that lead nowhere."""
 
     things: Mapping[_Named, Any] = field(default_factory=dict)
-    warnings: tuple[Notice, ...] = ()
+    notices: tuple[Notice, ...] = ()
     loaded: tuple[Loaded, ...] = ()
     missing: tuple[str, ...] = ()
     unusable: Mapping[_Named, str] = field(default_factory=dict)
@@ -50,6 +51,15 @@ class Plugins:
     def ids(self, kind: Kind) -> list[str]:
         """All of a kind."""
         return sorted(id for of, id in self.things if of == kind)
+
+    def let_sign_in(self, thing: object) -> None:
+        """Give a source or destination whose `auth` is custom the way to sign in that it names. Raises ConfigurationError."""
+        auth = getattr(thing, "auth", None)
+        if isinstance(auth, CustomAuth):
+            make: MakeSource | None = self.find("auth", auth.use)
+            if make is None:
+                raise self.why_not("auth", auth.use) or ConfigurationError(f"there is no way to sign in {auth.use!r}")
+            auth.bind(make)
 
     def why_not(self, kind: Kind, id: str, others: Collection[str] = ()) -> ConfigurationError | None:
         """Why there is no such thing, as far as plugins have to do with it; `others` are names that come with Muxly."""
@@ -66,7 +76,8 @@ class Plugins:
         if self.missing:
             return ConfigurationError(what, do=f"correct the name, or install {' and '.join(self.missing)}, which `plugins` lists")
         ours = self.ids(kind)
-        return ConfigurationError(what, do=did_you_mean(id, [*others, *ours])) if ours or kind == "auth" else None
+        do = did_you_mean(id, [*others, *ours]) or "install a plugin that brings it, and add the plugin to `plugins`"
+        return ConfigurationError(what, do=do) if ours or kind == "auth" else None
 
 
 NONE = Plugins()

@@ -11,7 +11,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from muxly_dagster.plugins.plugin import GROUPS, Kind
 
-_MUXLY = "muxly-dagster"
+MUXLY = "muxly-dagster"
+"""Our own distribution."""
+
 _MANIFESTS = (".yaml", ".yml")
 
 
@@ -55,7 +57,7 @@ def installed() -> list[Found]:
 
 
 def in_folder(folder: Path, shown: str) -> list[Found]:
-    """The plugins in a folder, called `shown` in muxly.yaml: files NAME.py and NAME.yaml, packages NAME; what begins with _ or . is none."""
+    """The plugins in a folder, called `shown` in muxly.yaml: files and packages, without those whose names begin with _ or a dot."""
     named = sorted(path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
     return [in_file(path, f"{shown.rstrip('/')}/{path.name}") for path in named if is_plugin(path)]
 
@@ -101,5 +103,5 @@ def _wanted(distribution: metadata.Distribution) -> Iterator[str]:
         except InvalidRequirement:
             continue
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if canonical(requirement.name) == _MUXLY and requirement.specifier and applies:
+        if canonical(requirement.name) == MUXLY and requirement.specifier and applies:
             yield str(requirement.specifier)

@@ -3,15 +3,15 @@
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import metadata
 from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from muxly_dagster import __version__
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.plugins.contract import checked, manifest_class
-from muxly_dagster.plugins.finding import Found, Offer, is_manifest
+from muxly_dagster.plugins.finding import MUXLY, Found, Offer, is_manifest
 from muxly_dagster.plugins.importing import import_file, import_value
 from muxly_dagster.plugins.plugin import Kind, Plugin
 
@@ -54,7 +54,7 @@ def load(found: Found, offers: Collection[Offer], seconds: float) -> Loaded:
 
 
 # Once in a process: a module that hung or failed does so again, and classes should stay the same ones.
-@lru_cache(maxsize=None)
+@cache
 def _offer(found: Found, offer: Offer, seconds: float) -> Thing | Fault:
     try:
         id, thing = checked(offer.kind, import_value(offer.value, seconds), offer.id)
@@ -108,11 +108,16 @@ _NAMED: dict[Kind, str] = {"connector": "id", "destination": "type", "transform"
 
 
 def _wrong_version(wanted: str) -> Fault | None:
+    version = metadata.version(MUXLY)
     try:
-        fits = SpecifierSet(wanted).contains(__version__, prereleases=True)
+        fits = SpecifierSet(wanted).contains(version, prereleases=True)
     except InvalidSpecifier:
         return Fault(f"it needs Muxly {wanted!r}, which is no version", "correct it: `muxly` takes versions such as >=0.1")
-    return None if fits else Fault(f"it needs Muxly {wanted}, and this is {__version__}", "update Muxly, or take another version of the plugin")
+    return (
+        None
+        if fits
+        else Fault(f"it needs Muxly {wanted}, and this is {version}", "update Muxly, or take another version of the plugin")
+    )
 
 
 def _fault(error: MuxlyError, offer: Offer | None = None) -> Fault:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,10 @@ def _name(text: str) -> str:
 
 def _empty_map(value: Any) -> Any:
     return {} if value is None else value
+
+
+def _empty_list(value: Any) -> Any:
+    return [] if value is None else value
 
 
 def _list_of_one(value: Any) -> Any:
@@ -209,7 +214,9 @@ class Project(_Spec):
 
     name: str = Field("muxly", description="What the project is called in the Dagster UI.")
     description: str = Field("", description="Shown in the Dagster UI.")
-    plugins: Names = Field([], description="Plugins that are enabled: packages or ids by name, folders and files by path.")
+    plugins: Annotated[Names, BeforeValidator(_empty_list)] = Field(
+        [], description="Plugins that are enabled: packages or ids by name, folders and files by path."
+    )
     sources: Annotated[dict[Name, SourceSpec], BeforeValidator(_empty_map)] = Field({}, description="Where records come from, by name.")
     transforms: Annotated[dict[Name, TransformSpec], BeforeValidator(_empty_map)] = Field(
         {}, description="Tables made from tables, by name."
@@ -237,10 +244,6 @@ class Project(_Spec):
         """Whether an entry was left out because it has problems of its own, so that what refers to it is not to blame."""
         return (section, name) in self._broken or (section, "") in self._broken
 
-    def within(self, path: Sequence[Segment]) -> "Part":
-        """What stands at a path, for somebody else to read who tells mistakes by paths of his own."""
-        return Part(self, tuple(path))
-
     def problem(self, path: Sequence[Segment], what: str, do: str = "") -> Problem:
         """A problem at a path of the declaration, with the file, line and column it stands at."""
         return problem_at(self._tree, path, what, do)
@@ -252,11 +255,11 @@ class Project(_Spec):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a declaration that somebody else reads, with the place of everything in it."""
+    """A part of a declaration that somebody else reads, such as a manifest in a source, with the place of everything in it."""
 
     project: Project
     path: tuple[Segment, ...]
-    data: Any = None
+    data: Any
 
     def problem(self, path: Sequence[Segment], what: str, do: str = "") -> Problem:
         """A problem at a path of the part."""

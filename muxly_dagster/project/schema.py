@@ -33,9 +33,10 @@ def project_schema(
     root = _model(Project, definitions)
     properties = root["properties"]
     sources = _named_by(
-        "connector", "The connector's id, or the path of a manifest.", _connectors(connectors, definitions), open_ended=True
+        "connector", "The connector's id, the path of a manifest, or a manifest itself.", _connectors(connectors, definitions), open_ended=True
     )
     targets = _named_by("type", "The type of destination.", {n: (_model(c, definitions), {}) for n, c in destinations.items()})
+    _list_or_one(root, "plugins")
     contents: Schema = {
         "sources": sources,
         "destinations": targets,
@@ -95,7 +96,7 @@ def _named_by(key: str, description: str, kinds: Mapping[str, tuple[Schema, Sche
     """An object whose other fields depend on what `key` says."""
     names: list[Schema] = [{"enum": sorted(kinds)}]
     if open_ended:
-        names.append({"type": "string", "pattern": r"[/\\]|\.[yY][aA]?[mM][lL]$"})
+        names += [{"type": "string", "pattern": r"[/\\]|\.[yY][aA]?[mM][lL]$"}, {"type": "object"}]
     branches = []
     for name, (schema, more) in sorted(kinds.items()):
         fields = {key: True, **more, **schema.get("properties", {})}

@@ -11,7 +11,8 @@ from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullS
 from muxly_dagster.connectors.files.formats import FORMATS, CsvOptions, Format, Read, Reading
 from muxly_dagster.decoding import declared_field
 from muxly_dagster.errors import ConfigurationError, SourceError
-from muxly_dagster.resource import CheckResult, InProject
+from muxly_dagster.project_paths import InProject
+from muxly_dagster.resource import CheckResult
 
 
 class FilesPull(PullSettings):

@@ -21,7 +21,8 @@ from muxly_dagster.connectors.sql.dialect import Chunk, Column, Database, Select
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.project.duration import parse_duration
-from muxly_dagster.resource import CheckResult, InProject
+from muxly_dagster.project_paths import InProject
+from muxly_dagster.resource import CheckResult
 
 _SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql", "sqlite": "sqlite"}
 _CURSOR_PARAMETER = re.compile(r"(?<![:\w]):cursor\b")

@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator, model_valida
 from muxly_dagster.destination import Delivery, Destination, Receipt
 from muxly_dagster.destinations.database.landing import Landing, Mode, RecordColumn, plan
 from muxly_dagster.errors import MuxlyError
-from muxly_dagster.resource import CheckResult, InProject
+from muxly_dagster.project_paths import InProject
+from muxly_dagster.resource import CheckResult
 
 _POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://", "postgresql+psycopg2://")
 _SQLITE = "sqlite:///"
