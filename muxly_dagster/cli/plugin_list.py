@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from muxly_dagster.cli import opening, terminal
-from muxly_dagster.plugins import Found, Loaded, Offer, Plugins, in_folder, installed
+from muxly_dagster.plugins import Found, Loaded, Plugins, in_folder, installed, is_path
 
 _FOLDER = "plugins"  # where people look for plugins of a project first, listed or not
 
@@ -65,18 +65,18 @@ def _all(plugins: Plugins, folder: Path | None) -> Iterator[_Listed]:
     for found in in_folder(local, f"./{_FOLDER}") if local and local.is_dir() else ():
         if found.place not in places:
             yield _disabled(found)
-    for name in plugins.missing:
+    for name in plugins.missing:  # packages, and paths that lead nowhere
         for what, do in complaints.get(name, []):
-            yield _Listed(name, "", "", "", (), "broken", "package", what, do)
+            yield _Listed(name, "", "", "", (), "broken", "folder" if is_path(name) else "package", what, do)
 
 
 def _enabled(plugins: Plugins, loaded: Loaded, complaints: list[tuple[str, str]]) -> _Listed:
     found = loaded.found
-    usable = {(kind, id) for kind, id, thing in loaded.things if plugins.comes_from(kind, id) == found.name}
+    usable = {(kind, id) for kind, id, thing in loaded.things if plugins.owners.get((kind, id)) == found.name}
     named = {(offer.kind, offer.id): None for offer in found.offers} | {(kind, id): None for kind, id, _ in loaded.things}
     brings = tuple(_Brings(kind, id, (kind, id) in usable) for kind, id in named)
     why, do = "; ".join(what for what, _ in complaints), "; ".join(dict.fromkeys(do for _, do in complaints if do))
-    status: Literal["enabled", "broken"] = "broken" if complaints else "enabled"
+    status: Literal["enabled", "broken"] = "broken" if loaded.faults else "enabled"
     return _Listed(found.name, found.version, found.author, found.muxly, brings, status, _origin(found), why, do)
 
 

@@ -5,7 +5,7 @@ in a folder of the project. Nothing of it is imported before the project lists i
 other.
 """
 
-from muxly_dagster.plugins.enabling import NONE, Notice, Plugins, enable
+from muxly_dagster.plugins.enabling import NONE, Notice, Plugins, enable, is_path
 from muxly_dagster.plugins.finding import Found, Offer, in_folder, installed
 from muxly_dagster.plugins.importing import SECONDS, seconds_from
 from muxly_dagster.plugins.loading import Fault, Loaded
@@ -26,5 +26,6 @@ __all__ = [
     "enable",
     "in_folder",
     "installed",
+    "is_path",
     "seconds_from",
 ]

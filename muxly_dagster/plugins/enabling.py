@@ -26,18 +26,24 @@ _Named = tuple[Kind, str]
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is wrong with an entry of `plugins:`, by its place in the list. It is a mistake of the project only where the plugin is used."""
+    """What is wrong with an entry of `plugins:`, by its place in the list, and the plugins that it is about.
+
+    It is a mistake of the project only where such a plugin is used.
+    """
 
     entry: int
     what: str
     do: str = ""
+    plugins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """What the enabled plugins bring. `loaded` are the plugins themselves, broken ones too; `missing` entries that lead nowhere."""
+    """What the enabled plugins bring. `loaded` are the plugins themselves, broken ones too; `missing` are entries that lead nowhere."""
 
     things: Mapping[_Named, Any] = field(default_factory=dict)
+    owners: Mapping[_Named, str] = field(default_factory=dict)
+    """The name of the plugin that brings each of them."""
     notices: tuple[Notice, ...] = ()
     loaded: tuple[Loaded, ...] = ()
     missing: tuple[str, ...] = ()
@@ -73,8 +79,8 @@ class Plugins:
                 what = f"the {_WORDS[kind]} {id!r} comes with the plugin {found.name}, which is not enabled"
                 return ConfigurationError(what, do=f"add {found.name} to `plugins`")
         what = f"there is no {_WORDS[kind]} {id!r}"
-        if self.missing:
-            return ConfigurationError(what, do=f"correct the name, or install {' and '.join(self.missing)}, which `plugins` lists")
+        if packages := [name for name in self.missing if not is_path(name)]:
+            return ConfigurationError(what, do=f"correct the name, or install {' and '.join(packages)}, which `plugins` lists")
         ours = self.ids(kind)
         do = did_you_mean(id, [*others, *ours]) or "install a plugin that brings it, and add the plugin to `plugins`"
         return ConfigurationError(what, do=do) if ours or kind == "auth" else None
@@ -94,18 +100,18 @@ def enable(
     if not listed:
         return NONE
     wanted: dict[tuple[str, Path], tuple[int, Found, dict[Offer, None]]] = {}
-    warnings: list[Notice] = []
+    notices: list[Notice] = []
     missing: list[str] = []
     for entry, name in enumerate(listed):
         found = _in_project(name, folder) if is_path(name) else _named(name)
         if isinstance(found, Notice):
-            warnings.append(Notice(entry, found.what, found.do))
-            missing += [] if is_path(name) else [name]
+            notices.append(Notice(entry, found.what, found.do, (name,)))
+            missing.append(name)
             continue
         for plugin, offers in found:
             wanted.setdefault((plugin.name, plugin.place), (entry, plugin, {}))[2].update(dict.fromkeys(offers))
     loaded = [(entry, load(plugin, offers, seconds), offers) for entry, plugin, offers in wanted.values()]
-    return _told_apart(loaded, warnings, tuple(missing), built_in or {})
+    return _told_apart(loaded, notices, tuple(missing), built_in or {})
 
 
 def is_path(name: str) -> bool:
@@ -139,7 +145,7 @@ def _named(name: str) -> list[tuple[Found, tuple[Offer, ...]]] | Notice:
 
 def _told_apart(
     loaded: Sequence[tuple[int, Loaded, Collection[Offer]]],
-    warnings: list[Notice],
+    notices: list[Notice],
     missing: tuple[str, ...],
     built_in: Mapping[Kind, Collection[str]],
 ) -> Plugins:
@@ -150,7 +156,7 @@ def _told_apart(
     for entry, plugin, offers in loaded:
         name = plugin.found.name
         for fault in plugin.faults:
-            warnings.append(Notice(entry, f"the plugin {name} is broken: {fault.what}", fault.do))
+            notices.append(Notice(entry, f"the plugin {name} is broken: {fault.what}", fault.do, (name,)))
             lost = [(fault.kind, fault.id)] if fault.kind else [(offer.kind, offer.id) for offer in offers]
             for kind, id in lost:
                 unusable[kind, id] = f"the {_WORDS[kind]} {id!r} comes with the plugin {name}, which is broken: {fault.what}"
@@ -158,14 +164,17 @@ def _told_apart(
             shown = f"the {_WORDS[kind]} {id!r}"
             if id in built_in.get(kind, ()):
                 what = f"the plugin {name} brings {shown}, which Muxly has already: the one that comes with Muxly is used"
-                warnings.append(Notice(entry, what, "give the plugin's another name"))
+                notices.append(Notice(entry, what, "give the plugin's another name", (name,)))
             elif (kind, id) in owners:
                 both = f"{owners[kind, id]} and {name}"
-                warnings.append(Notice(entry, f"the plugins {both} both bring {shown}: neither is used", "enable one of the two"))
+                what = f"the plugins {both} both bring {shown}: neither is used"
+                notices.append(Notice(entry, what, "enable one of the two", (owners[kind, id], name)))
                 unusable[kind, id] = f"the plugins {both} both bring {shown}"
             else:
                 owners[kind, id] = name
                 things[kind, id] = guarded(thing, name, id) if kind == "auth" else thing
     usable = {named: thing for named, thing in things.items() if named not in unusable}
-    in_order = tuple(sorted(warnings, key=lambda warning: warning.entry))
-    return Plugins(usable, in_order, tuple(plugin for _, plugin, _ in loaded), missing, unusable)
+    in_order = tuple(sorted(notices, key=lambda notice: notice.entry))
+    return Plugins(
+        usable, {named: owners[named] for named in usable}, in_order, tuple(plugin for _, plugin, _ in loaded), missing, unusable
+    )

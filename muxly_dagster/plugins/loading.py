@@ -113,11 +113,7 @@ def _wrong_version(wanted: str) -> Fault | None:
         fits = SpecifierSet(wanted).contains(version, prereleases=True)
     except InvalidSpecifier:
         return Fault(f"it needs Muxly {wanted!r}, which is no version", "correct it: `muxly` takes versions such as >=0.1")
-    return (
-        None
-        if fits
-        else Fault(f"it needs Muxly {wanted}, and this is {version}", "update Muxly, or take another version of the plugin")
-    )
+    return None if fits else Fault(f"it needs Muxly {wanted}, and this is {version}", "update Muxly, or take another version of the plugin")
 
 
 def _fault(error: MuxlyError, offer: Offer | None = None) -> Fault:

@@ -33,7 +33,10 @@ def project_schema(
     root = _model(Project, definitions)
     properties = root["properties"]
     sources = _named_by(
-        "connector", "The connector's id, the path of a manifest, or a manifest itself.", _connectors(connectors, definitions), open_ended=True
+        "connector",
+        "The connector's id, the path of a manifest, or a manifest itself.",
+        _connectors(connectors, definitions),
+        open_ended=True,
     )
     targets = _named_by("type", "The type of destination.", {n: (_model(c, definitions), {}) for n, c in destinations.items()})
     _list_or_one(root, "plugins")
