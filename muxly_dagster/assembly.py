@@ -94,10 +94,12 @@ class Assembly:
     jobs: Mapping[str, JobSpec]
     warnings: tuple[Problem, ...] = ()
 
-    def equipped(self, services: Services) -> "Assembly":
-        """The same with connectors that have these services."""
+    def equipped(self, services: Services, of_pulls: Mapping[str, Services] | None = None) -> "Assembly":
+        """The same with connectors that have these services; those of a pull, where it has its own."""
+        own = of_pulls or {}
         sources = {name: connector.equipped(services) for name, connector in self.sources.items()}
-        pulls = {name: dataclasses.replace(pull, connector=sources[pull.source]) for name, pull in self.pulls.items()}
+        connectors = {n: sources[p.source].equipped(own[n]) if n in own else sources[p.source] for n, p in self.pulls.items()}
+        pulls = {name: dataclasses.replace(pull, connector=connectors[name]) for name, pull in self.pulls.items()}
         return dataclasses.replace(self, sources=sources, pulls=pulls)
 
 

@@ -9,14 +9,17 @@ from muxly_dagster import records
 from muxly_dagster.assembly import Pull, Target
 from muxly_dagster.lake import Lake
 from muxly_dagster.routing import describe
+from muxly_dagster.services import Services
 from muxly_dagster.state import State
 
 
 def preview_pull(pull: Pull, limit: int) -> list[dict[str, Any]]:
     """The first records of a stream as they would be stored, read live from the provider."""
     taken: list[pa.Table] = []
-    stream = pull.connector.resolve(pull.settings)
-    batches = pull.connector.pull(pull.settings, None, stream.schema)
+    # Files and answers of its own, which go when it ends; the rate budgets are the account's all the same.
+    connector = pull.connector.equipped(Services(turns=pull.connector.services.turns))
+    stream = connector.resolve(pull.settings)
+    batches = connector.pull(pull.settings, None, stream.schema)
     for batch in batches:
         taken.append(batch.rows)
         if sum(map(len, taken)) >= limit:

@@ -5,7 +5,7 @@ import logging
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,11 +13,13 @@ from muxly_dagster import delivery, previewing, pulling, sandbox, tracing, trans
 from muxly_dagster.assembly import Assembly, load_assembly, table_named
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake
+from muxly_dagster.lake.files import LakeFiles
 from muxly_dagster.outcome import Outcome, Progress
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.services import Services
 from muxly_dagster.settings import Settings
 from muxly_dagster.state import DeadLetter, State
+from muxly_dagster.state.answers import KeptAnswers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,8 +48,10 @@ class Runtime:
         for warning in assembly.warnings:
             _log.warning("%s", warning)
         lake, state = Lake(settings.lake_url), State.open(settings.database_url, settings.home)
-        services = Services(turns=state.turns)
-        return cls(settings, assembly.equipped(services), lake, state)
+        files = LakeFiles(lake.url, lake.options, settings.home / "partials")
+        services = Services(files=files, answers=KeptAnswers(settings.home / "answers"), turns=state.turns)
+        of_pulls = {name: replace(services, files=files.apart(name)) for name in assembly.pulls}
+        return cls(settings, assembly.equipped(services, of_pulls), lake, state)
 
     def __enter__(self) -> Self:
         return self

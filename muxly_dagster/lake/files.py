@@ -38,6 +38,10 @@ class LakeFiles:
             raise _unwritable(str(self._partials), error) from error
         return self._partials / f"{hashlib.sha256(name.encode()).hexdigest()}.partial"
 
+    def apart(self, name: str) -> "LakeFiles":
+        """The same files for one pull, whose downloads under way nobody else touches: two that run at a time may want the same file."""
+        return LakeFiles(self._url, self._options, self._partials / name)
+
     def _forget_old(self) -> None:
         """Downloads that nobody went on with for long: once for this object, since a pull asks for many paths."""
         if self._looked:
@@ -45,7 +49,7 @@ class LakeFiles:
         self._looked = True
         for path in self._partials.iterdir():
             with suppress(FileNotFoundError):  # by another run
-                if time.time() - path.stat().st_mtime > _FORGOTTEN:
+                if path.is_file() and time.time() - path.stat().st_mtime > _FORGOTTEN:
                     path.unlink()
 
     def keep(self, path: Path, media_type: str) -> StoredFile:

@@ -118,6 +118,14 @@ def test_a_download_under_way_has_one_place_for_ever(tmp_path: Path) -> None:
     assert in_folder(tmp_path).partial("x").parent == in_folder(tmp_path).partial("../../y").parent == tmp_path / "partials"
 
 
+def test_two_pulls_do_not_write_into_each_others_downloads(tmp_path: Path) -> None:
+    files = in_folder(tmp_path)
+    one, other = files.apart("crm.files"), files.apart("crm.more_files")
+    assert downloaded(one, "x") != downloaded(other, "x")
+    assert one.keep(one.partial("x"), "a/b").url == other.keep(other.partial("x"), "a/b").url
+    assert files.partial("y").parent == tmp_path / "partials"
+
+
 def test_downloads_that_nobody_went_on_with_are_forgotten(tmp_path: Path) -> None:
     old, new = downloaded(in_folder(tmp_path), "old", b"o"), downloaded(in_folder(tmp_path), "new", b"n")
     os.utime(old, (0, time.time() - 30 * 86400))

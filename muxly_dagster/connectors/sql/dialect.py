@@ -47,30 +47,29 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows as read. `positions` are the cursor column's raw values, one for each row, where a cursor column was asked for."""
+    """Rows as read. `positions` are the raw values of the columns to order by, one tuple for each row, where there are such columns."""
 
     rows: pa.Table
-    positions: Sequence[Any] = ()
+    positions: Sequence[tuple[Any, ...]] = ()
     unreadable: tuple[Unreadable, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """What to read: the columns, a FROM item ready to use, conditions, and the cursor column to order by."""
+    """What to read: the columns, a FROM item ready to use, conditions, and the columns to order by."""
 
     columns: Sequence[Column]
     source: str
     where: str = ""
-    cursor: str = ""
+    order: tuple[str, ...] = ()
     batch_rows: int = 20_000
 
     def text(self, quote: Callable[[str], str]) -> str:
-        """The statement, with the cursor's value as a last column `_muxly_position`."""
+        """The statement; the columns to order by stand once more behind the others, as `_muxly_position_0` and so on."""
         items = [quote(column.name) for column in self.columns]
-        if self.cursor:
-            items.append(f"{quote(self.cursor)} as _muxly_position")
-        order = f" order by {quote(self.cursor)}" if self.cursor else ""
+        items += [f"{quote(name)} as _muxly_position_{place}" for place, name in enumerate(self.order)]
+        order = f" order by {', '.join(map(quote, self.order))}" if self.order else ""
         where = f" where {self.where}" if self.where else ""
         return f"select {', '.join(items)} from {self.source}{where}{order}"
 
@@ -95,6 +94,10 @@ class Database(ABC):
         """Let go of the connection, in mid-read as well."""
 
     @abstractmethod
+    def interrupt(self) -> None:
+        """End a read that is under way on another thread, with an error there. Never raises."""
+
+    @abstractmethod
     def quote(self, name: str) -> str:
         """The name as an identifier in SQL."""
 
@@ -117,6 +120,30 @@ class Database(ABC):
     @abstractmethod
     def read(self, select: Select, known: pa.Schema | None) -> Iterator[Chunk]:
         """The rows, in chunks. `known` is the lake table's schema: loose numbers are read into its types where they fit."""
+
+    @abstractmethod
+    def bound(self, source: str, key: Sequence[Column], where: str, place: int) -> tuple[Any, ...] | None:
+        """The key's raw values in row `place` (0: the first) of those that match, in the order of the key; None if there are fewer."""
+
+    def ranged(self, table: str, key: Sequence[str], least_rows: int) -> bool:
+        """Whether a table has at least so many rows, by the database's own estimate, and they lie in the order of the key: then
+        ranges of it cost no more than the whole."""
+        return False
+
+    def snapshot(self) -> str:
+        """What this connection sees, as a name for `join`; empty where no other connection can see the same."""
+        return ""
+
+    def join(self, snapshot: str) -> bool:
+        """See what another connection sees. False where that is over, and this connection sees the present state."""
+        return False
+
+    def compare(self, columns: Sequence[Column], sign: str, values: Sequence[Any]) -> str:
+        """The condition that the columns, taken as one, are greater (`>`, `>=`) or less (`<`, `<=`) than these raw values."""
+        names, literals = [self.quote(c.name) for c in columns], [self.literal(v, c) for v, c in zip(values, columns, strict=True)]
+        if len(names) == 1:
+            return f"{names[0]} {sign} {literals[0]}"
+        return f"({', '.join(names)}) {sign} ({', '.join(literals)})"
 
     @abstractmethod
     def error(self, error: Exception) -> MuxlyError:

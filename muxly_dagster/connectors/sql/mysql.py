@@ -1,5 +1,7 @@
 """MySQL and MariaDB: read row by row from an unbuffered cursor; Arrow parses the values' text."""
 
+import contextlib
+import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -73,6 +75,10 @@ class MySql(Database):
         # COM_QUIT cannot be said in mid-result; the server notices that the socket is gone.
         self._connection._force_close()  # type: ignore[attr-defined]
 
+    def interrupt(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # closed already: there is no socket any more
+            self._connection._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+
     def quote(self, name: str) -> str:
         return "`" + name.replace("`", "``") + "`"
 
@@ -124,6 +130,30 @@ class MySql(Database):
             raise self.error(error) from None
         finally:
             _forget_rest(cursor)
+
+    def bound(self, source: str, key: Sequence[Column], where: str, place: int) -> tuple[Any, ...] | None:
+        names = ", ".join(self.quote(column.name) for column in key)
+        condition = f" where {where}" if where else ""
+        rows = self._rows(f"select {names} from {source}{condition} order by {names} limit 1 offset {place}")
+        return tuple(rows[0]) if rows else None
+
+    def ranged(self, table: str, key: Sequence[str], least_rows: int) -> bool:
+        # InnoDB keeps rows in the order of the primary key: ranges of it always cost no more than the whole.
+        rows = self._rows(
+            "select table_rows from information_schema.tables where table_schema = coalesce(%s, database()) and table_name = %s",
+            self._parts(table),
+        )
+        return bool(rows) and int(rows[0][0] or 0) >= least_rows
+
+    def _parts(self, table: str) -> tuple[str | None, str]:
+        """A quoted table name's schema, None where it carries none, and its own name."""
+        schema, _, name = table.rpartition("`.`")
+        return (schema.lstrip("`").replace("``", "`") or None, name.strip("`").replace("``", "`"))
+
+    def compare(self, columns: Sequence[Column], sign: str, values: Sequence[Any]) -> str:
+        # A comparison of rows is right, but uses no index here; this says the same of the first column alone beside it.
+        whole = super().compare(columns, sign, values)
+        return whole if len(columns) == 1 else f"{super().compare(columns[:1], sign[0] + '=', values[:1])} and {whole}"
 
     def _rows(self, statement: str, parameters: Sequence[Any] | None = None) -> Sequence[Any]:
         try:
@@ -212,7 +242,7 @@ def _chunk(rows: list[tuple[Any, ...]], select: Select, known: pa.Schema | None)
                 coercions[column.name] = "0000-00-00 read as null"
                 found = tuple(None if text is not None and text.startswith("0000-00-00") else text for text in found)
             columns.add(column, pa.array(found, pa.string()))
-    positions: Sequence[Any] = values[-1] if select.cursor else ()
+    positions = list(zip(*values[len(select.columns) :], strict=True))
     metadata = {"coercions": coercions} if coercions else {}
     if not columns.bad:
         return Chunk(columns.table(), positions, metadata=metadata)

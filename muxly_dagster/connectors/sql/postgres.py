@@ -1,7 +1,10 @@
 """PostgreSQL: read by `COPY ... TO STDOUT`, whose CSV Arrow parses natively."""
 
+import contextlib
 import csv
 import io
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +31,8 @@ _TYPES: dict[str, pa.DataType] = {
     "bytea": pa.binary(),
 }
 _SECONDS_TO_CONNECT = 10
+_IN_ORDER = 0.9
+"""From this correlation of a column's values with the place of their rows on, ranges of it are read as quickly as the whole table."""
 
 
 class Postgres(Database):
@@ -53,6 +58,11 @@ class Postgres(Database):
 
     def close(self) -> None:
         self._connection.close()
+
+    def interrupt(self) -> None:
+        # The read fails at once, without a word to a server that may not answer; closing the file would not wake its thread.
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
     def quote(self, name: str) -> str:
         return '"' + name.replace('"', '""') + '"'
@@ -104,9 +114,8 @@ class Postgres(Database):
     def read(self, select: Select, known: pa.Schema | None) -> Iterator[Chunk]:
         # Named apart from the columns, or ORDER BY would mean the text.
         items = [f"{self._item(column)} as muxly_{place}" for place, column in enumerate(select.columns)]
-        if select.cursor:
-            items.append(f"cast({self.quote(select.cursor)} as text) as muxly_position")
-        order = f" order by {self.quote(select.cursor)}" if select.cursor else ""
+        items += [f"cast({self.quote(name)} as text) as muxly_position_{place}" for place, name in enumerate(select.order)]
+        order = f" order by {', '.join(map(self.quote, select.order))}" if select.order else ""
         where = f" where {select.where}" if select.where else ""
         statement = f"copy (select {', '.join(items)} from {select.source}{where}{order}) to stdout (format csv)"
         lines: list[bytes] = []
@@ -124,6 +133,39 @@ class Postgres(Database):
             raise self.error(error) from None
         if lines:
             yield _chunk(b"".join(lines), select, known)
+
+    def bound(self, source: str, key: Sequence[Column], where: str, place: int) -> tuple[Any, ...] | None:
+        names = [self.quote(column.name) for column in key]
+        items = ", ".join(f"cast({name} as text)" for name in names)
+        condition = f" where {where}" if where else ""
+        rows = self._rows(f"select {items} from {source}{condition} order by {', '.join(names)} limit 1 offset {place}")
+        return tuple(rows[0]) if rows else None
+
+    def ranged(self, table: str, key: Sequence[str], least_rows: int) -> bool:
+        rows = self._rows("select reltuples from pg_class where oid = %s::regclass", [table])
+        if not rows or rows[0][0] < least_rows:
+            return False
+        query = """
+            select s.correlation from pg_stats s join pg_class c on c.relname = s.tablename
+            join pg_namespace n on n.oid = c.relnamespace and n.nspname = s.schemaname
+            where c.oid = %s::regclass and s.attname = %s and not s.inherited"""
+        return any(abs(correlation or 0) >= _IN_ORDER for (correlation,) in self._rows(query, [table, key[0]]))
+
+    def snapshot(self) -> str:
+        return str(self._rows("select pg_export_snapshot()")[0][0])
+
+    def join(self, snapshot: str) -> bool:
+        try:
+            # A snapshot can only be taken before a transaction's first query.
+            self._connection.execute("rollback")
+            self._connection.execute("begin isolation level repeatable read read only")
+            self._connection.execute(pgsql.SQL("set transaction snapshot {}").format(snapshot))
+        except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
+            self._rows("begin isolation level repeatable read read only")
+            return False
+        except psycopg.Error as error:
+            raise self.error(error) from None
+        return True
 
     def _item(self, column: Column) -> str:
         name = self.quote(column.name)
@@ -166,12 +208,12 @@ class Postgres(Database):
 
 
 def _chunk(lines: bytes, select: Select, known: pa.Schema | None) -> Chunk:
-    width = len(select.columns) + bool(select.cursor)
+    width = len(select.columns) + len(select.order)
     names = [str(place) for place in range(width)]
     options = pacsv.ReadOptions(column_names=names, block_size=len(lines) + 1, use_threads=False)
     # An empty line is a row: one column, null.
     parse = pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
-    direct = [_direct(column) for column in select.columns] + [pa.string()] * bool(select.cursor)
+    direct = [_direct(column) for column in select.columns] + [pa.string()] * len(select.order)
 
     def converted(types: Sequence[pa.DataType]) -> pa.Table:
         convert = pacsv.ConvertOptions(
@@ -200,7 +242,7 @@ def _chunk(lines: bytes, select: Select, known: pa.Schema | None) -> Chunk:
             columns.arrays.append(array)
         else:
             columns.add(column, _words(array) if pa.types.is_boolean(column.field.type) else array)
-    positions = table.column(width - 1).to_pylist() if select.cursor else []
+    positions = list(zip(*(table.column(at).to_pylist() for at in range(len(select.columns), width)), strict=True))
     if not columns.bad:
         return Chunk(columns.table(), positions)
     rows = list(csv.reader(io.StringIO(lines.decode("utf-8", "backslashreplace"), newline="")))

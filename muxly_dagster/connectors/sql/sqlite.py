@@ -1,5 +1,6 @@
 """SQLite: any value can stand in any column, so each batch says which type holds its values."""
 
+import contextlib
 import datetime as dt
 import re
 import sqlite3
@@ -49,6 +50,10 @@ class Sqlite(Database):
 
     def close(self) -> None:
         self._connection.close()
+
+    def interrupt(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # closed already
+            self._connection.interrupt()
 
     def quote(self, name: str) -> str:
         return '"' + name.replace('"', '""') + '"'
@@ -114,6 +119,12 @@ class Sqlite(Database):
         except sqlite3.Error as error:
             raise self.error(error) from None
 
+    def bound(self, source: str, key: Sequence[Column], where: str, place: int) -> tuple[Any, ...] | None:
+        names = ", ".join(self.quote(column.name) for column in key)
+        condition = f" where {where}" if where else ""
+        rows = self._rows(f"select {names} from {source}{condition} order by {names} limit 1 offset {place}")
+        return tuple(rows[0]) if rows else None
+
     def _rows(self, statement: str) -> Sequence[Any]:
         try:
             return self._connection.execute(statement).fetchall()
@@ -140,8 +151,10 @@ def _text(raw: bytes) -> str | bytes:
 
 
 def _chunk(rows: list[tuple[Any, ...]], select: Select) -> Chunk:
-    if select.cursor and any(isinstance(row[-1], bytes) for row in rows):
-        raise ConfigurationError(f"{select.cursor} holds bytes, which have no order to go by", do="name a number or a time as `cursor`")
+    width = len(select.columns)
+    for place, name in enumerate(select.order, width):
+        if any(isinstance(row[place], bytes) for row in rows):
+            raise ConfigurationError(f"{name} holds bytes, which have no order to go by", do="name a number or a time as `cursor`")
     jsons = [place for place, column in enumerate(select.columns) if column.field.metadata]
     bad = {at: reason for at, row in enumerate(rows) if (reason := _trouble(row, jsons, select))}
     names = [column.name for column in select.columns]
@@ -150,20 +163,20 @@ def _chunk(rows: list[tuple[Any, ...]], select: Select) -> Chunk:
     )
     if bad:
         rows = [row for at, row in enumerate(rows) if at not in bad]
-    values = list(zip(*rows, strict=True)) if rows else [()] * (len(names) + 1)
+    values = list(zip(*rows, strict=True)) if rows else [()] * (width + len(select.order))
     fields, arrays = [], []
     for column, found in zip(select.columns, values, strict=False):
         array = _array(found, column)
         fields.append(pa.field(column.name, array.type, metadata=column.field.metadata if pa.types.is_string(array.type) else None))
         arrays.append(array)
-    return Chunk(pa.table(arrays, schema=pa.schema(fields)), values[-1] if select.cursor else (), unreadable)
+    return Chunk(pa.table(arrays, schema=pa.schema(fields)), list(zip(*values[width:], strict=True)), unreadable)
 
 
 def _trouble(row: tuple[Any, ...], jsons: Sequence[int], select: Select) -> str:
     """Why a row cannot be read; empty if it can."""
     for place, value in enumerate(row):
         if type(value) is _NotText:
-            name = select.columns[place].name if place < len(select.columns) else select.cursor
+            name = select.columns[place].name if place < len(select.columns) else select.order[place - len(select.columns)]
             return f"{name}: {shown(value)} (in base64) is not valid UTF-8"
     for place in jsons:
         value = row[place]
