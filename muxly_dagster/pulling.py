@@ -138,6 +138,8 @@ class _Run:
             self._state.ledger.shelve(letters)
         if batch.deletes is not None:
             self._writer.delete(batch.deletes)
+        if batch.alive is not None:
+            self._writer.alive(batch.alive)
         if not self.quarantined:  # else a record that seems gone may be one that could not be read
             for span in batch.complete:
                 self._writer.complete(span)

@@ -76,6 +76,13 @@ class KnownRows:
             run = _Run(keys[order], np.concatenate([run.contents, other.contents])[order], np.concatenate([run.seen, other.seen])[order])
         self._runs.insert(0, run)
 
+    def see(self, keys: Hashes) -> None:
+        """Mark records as seen without taking in their content; keys that there are none of are passed over."""
+        for run in self._runs:
+            at = np.searchsorted(run.keys, keys)
+            at[at == len(run.keys)] = 0
+            run.seen[at[run.keys[at] == keys]] = True
+
     def forget(self, keys: Hashes) -> Mask:
         """Records that are gone: drop these distinct keys, and answer which of them there were."""
         found = self.holds(keys)
@@ -104,3 +111,9 @@ def contains(sorted_keys: Hashes, keys: Hashes) -> Mask:
     at = np.searchsorted(sorted_keys, keys)
     at[at == len(sorted_keys)] = 0
     return np.asarray(sorted_keys[at] == keys)
+
+
+def last_of_each(keys: Hashes) -> npt.NDArray[np.intp]:
+    """The position of each key's last occurrence."""
+    reversed_first = np.unique(keys[::-1], return_index=True)[1]
+    return len(keys) - 1 - reversed_first

@@ -26,7 +26,7 @@ from muxly_dagster.connector import Contract, Span
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.lake import drift
 from muxly_dagster.lake.deletions import EVERYTHING, Doomed, within
-from muxly_dagster.lake.known import Hashes, KnownRows, Mask, contains
+from muxly_dagster.lake.known import Hashes, KnownRows, Mask, contains, last_of_each
 from muxly_dagster.lake.table import CURSOR_TRANSACTION, HEAD_TRANSACTION, LakeTable, describe_key, unwritable
 from muxly_dagster.lake.tables import Tables
 
@@ -133,7 +133,7 @@ class Writer:
             chosen = np.arange(len(rows))
         else:
             key_hashes = records.hash_texts(keys)
-            last = _last_of_each(key_hashes)
+            last = last_of_each(key_hashes)
             self.written.duplicates += len(rows) - len(last)
             self._doomed.spare(key_hashes[last])
             changed = self._known.learn(key_hashes[last], hashes[last])
@@ -271,14 +271,21 @@ class Writer:
 
     def delete(self, keys: pa.Table) -> None:
         """Note that the records with these keys are gone; keys that are not there are passed over. Deletes are written by `settle`."""
+        hashes = self._hashes_of(keys)
+        self._doomed.add(hashes[self._known.forget(hashes)])
+
+    def alive(self, keys: pa.Table) -> None:
+        """Count the records with these keys as added, though their rows are not given: `complete` leaves them."""
+        self._known.see(self._hashes_of(keys))
+
+    def _hashes_of(self, keys: pa.Table) -> Hashes:
         if self.appends or not self.key:
-            raise MuxlyError(f"{self.name} has no key, so no record of it can be deleted by one", do="give the stream a key")
+            raise MuxlyError(f"{self.name} has no key, so no record of it can be told by one", do="give the stream a key")
         missing = [name for name in self.key if name not in self._schema.names]
         if missing or not len(keys):
-            return
+            return np.zeros(0, np.int64)
         fitted = records.conform(keys.select(list(self.key)), pa.schema([self._schema.field(name) for name in self.key]))
-        hashes = np.unique(records.hash_texts(records.key_texts(fitted, self.key)))
-        self._doomed.add(hashes[self._known.forget(hashes)])
+        return np.unique(records.hash_texts(records.key_texts(fitted, self.key)))
 
     def clear(self, *spans: Span) -> None:
         """Delete every record in these spans, in one scan of the table however many they are."""
@@ -388,9 +395,3 @@ class Writer:
         data = records.conform(rows.select(records.data_schema(rows.schema).names), schema)
         envelope = rows.select(records.ENVELOPE.names)
         return pa.table([*envelope.columns, *data.columns], schema=pa.schema([*records.ENVELOPE, *schema]))
-
-
-def _last_of_each(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """The position of each key's last occurrence."""
-    reversed_first = np.unique(keys[::-1], return_index=True)[1]
-    return len(keys) - 1 - reversed_first

@@ -5,27 +5,28 @@ came since the last time, in the order of that column.
 """
 
 import contextlib
-import datetime as dt
-import decimal
-import re
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Generator, Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 
-from muxly_dagster import records
-from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullSettings, Stream, Unreadable
-from muxly_dagster.connectors.sql.dialect import Chunk, Column, Database, Select
-from muxly_dagster.errors import ConfigurationError, MuxlyError
-from muxly_dagster.project.checks import did_you_mean
-from muxly_dagster.project.duration import parse_duration
-from muxly_dagster.project_paths import InProject
-from muxly_dagster.resource import CheckResult
+from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullSettings, Stream
+from muxly_dagster.connectors.sql.connections import Connections
+from muxly_dagster.connectors.sql.dialect import Database, Select
+from muxly_dagster.connectors.sql.news import batch, news
+from muxly_dagster.connectors.sql.ranges import Ranges, read_ranges, splits
+from muxly_dagster.connectors.sql.settings import SqlPull
+from muxly_dagster.connectors.sql.source import Source
+from muxly_dagster.connectors.sql.threads import side_by_side
+from muxly_dagster.errors import MuxlyError
+from muxly_dagster.resource import CheckResult, InProject
+
+__all__ = ["Sql", "SqlPull"]
 
 _SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql", "sqlite": "sqlite"}
-_CURSOR_PARAMETER = re.compile(r"(?<![:\w]):cursor\b")
 
 
 class Sql(Connector):
@@ -57,14 +58,13 @@ class Sql(Connector):
     def stream(self, pull: PullSettings) -> Stream:
         """The stream as declared; the key and the types are known when the database is asked."""
         settings = _settings(pull)
-        return Stream(pull.stream, key=tuple(pull.key or ()), sync="cursor" if settings.cursor else "full")
+        return Stream(pull.stream, key=tuple(pull.key or ()), sync="cursor" if settings.order else "full", deletes=bool(settings.deletes))
 
     def resolve(self, pull: PullSettings) -> Stream:
         """The stream with the table's primary key and its columns' types. Asks the database."""
         with self._open() as database:
-            source = _Source(database, _settings(pull), self.schema_)
-        sync = self.stream(pull).sync
-        return Stream(pull.stream, source.key, sync, source.schema)
+            source = Source(database, _settings(pull), self.schema_)
+        return dataclasses.replace(self.stream(pull), key=source.key, schema=source.schema)
 
     def streams(self) -> list[Stream]:
         """Every table and view, with its primary key. Asks the database."""
@@ -87,23 +87,32 @@ class Sql(Connector):
         Raises SignInError, RetryLater, SourceError, and ConfigurationError for tables and columns that do not exist.
         """
         settings = _settings(pull)
-        with self._open() as database:
-            source = _Source(database, settings, self.schema_)
-            if settings.cursor:
-                yield from _news(database, source, settings, cursor, known)
-                return
-            for chunk in database.read(Select(source.columns, source.sql(), batch_rows=settings.batch_rows), known):
-                yield _batch(chunk)
+        with self._telling(), Connections(lambda: _connect(self.url.get_secret_value(), self.schema_)) as connections:
+            database = connections.open()
+            source = Source(database, settings, self.schema_)
+            if source.order:
+                makers = [news(database, source, cursor, known)]
+            elif splits(database, source):
+                ranges = Ranges(source)
+                databases = [database, *connections.beside(database, settings.connections - 1)]
+                makers = [read_ranges(database, connections, source, ranges, known) for database in databases]
+            else:
+                makers = [_whole(database, source, known)]
+            yield from side_by_side(makers, connections.interrupt)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Database]:
-        """A connection; errors met while it is open say which database it was, and never its password."""
-        url = self.url.get_secret_value()
+        """A connection."""
+        with self._telling(), _connect(self.url.get_secret_value(), self.schema_) as database:
+            yield database
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Errors met meanwhile say which database it was, and never its password."""
         try:
-            with _connect(url, self.schema_) as database:
-                yield database
+            yield
         except MuxlyError as error:
-            password = unquote(urlsplit(url).password or "")
+            password = unquote(urlsplit(self.url.get_secret_value()).password or "")
             if password and password in str(error):
                 raise type(error)("the database refused, in words that hold the password", where=self._address()) from None
             error.where = error.where or self._address()
@@ -136,5 +145,6 @@ def _connect(url: str, schema: str) -> Database:
     return Sqlite(url, schema)
 
 
-def _batch(chunk: Chunk, cursor: Cursor | None = None) -> Batch:
-    return Batch(records.normalise(chunk.rows), cursor, chunk.unreadable, chunk.metadata)
+def _whole(database: Database, source: Source, known: pa.Schema | None) -> Generator[Batch, None, None]:
+    for chunk in database.read(Select(source.columns, source.sql(), batch_rows=source.pull.batch_rows), known):
+        yield batch(chunk)

@@ -1,62 +1,128 @@
-# ---- what came since the last time ----------------------------------------------------------------------------------
+"""What came since the last pull: rows in the order of the cursor's columns, and the keys that are still there."""
+
+import datetime as dt
+import decimal
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from muxly_dagster import records
+from muxly_dagster.connector import Batch, Cursor, Span, Unreadable
+from muxly_dagster.connectors.sql.dialect import Chunk, Column, Database, Select
+from muxly_dagster.connectors.sql.source import Source
+from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.project.duration import parse_duration
+
+_KEYS_AT_ONCE = 100_000
 
 
-def _news(database: Database, source: _Source, pull: SqlPull, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
-    """Rows in the order of the cursor column, after those without a value there and those that `lookback` asks for again.
+def batch(chunk: Chunk, cursor: Cursor | None = None) -> Batch:
+    """A chunk as a batch."""
+    return Batch(records.normalise(chunk.rows), cursor, chunk.unreadable, chunk.metadata)
 
-    Rows of the last value are read again where a key tells them apart: others may have joined them since.
+
+def news(database: Database, source: Source, cursor: Cursor | None, known: pa.Schema | None) -> Generator[Batch, None, None]:
+    """Rows in the order of the cursor, after those without a value there and those that `lookback` asks for again.
+
+    Rows of the last value are read again where a key tells them apart: others may have joined them since. With `deletes: keys`, all
+    keys follow, seen by the same snapshot.
     """
-    column = source.cursor
-    assert column is not None
-    _check_cursor(database, column, source, pull)
-    if cursor is not None and cursor.get("column") != column.name:
+    pull = source.pull
+    _check_cursor(database, source)
+    said: Any = pull.order[0] if len(pull.order) == 1 else list(pull.order)
+    if cursor is not None and cursor.get("column") != said:
         raise ConfigurationError(
-            f"the last pull went by {cursor.get('column')}, not by {column.name}",
-            do=f"run `muxly run NAME --from-start` for this pull once, or set `cursor` back to {cursor.get('column')}",
+            f"the last pull went by {_names(cursor.get('column'))}, not by {_names(said)}",
+            do=f"run `muxly run NAME --from-start` for this pull once, or set `cursor` back to {_names(cursor.get('column'))}",
         )
-    last = None if cursor is None else cursor["value"]
-    name, from_item = database.quote(column.name), source.sql(database.literal(_earlier(last, pull.lookback, column), column))
+    started = dt.datetime.now(dt.UTC)
+    last = None if cursor is None else tuple(cursor["value"]) if len(pull.order) > 1 else (cursor["value"],)
+    position = _Position(said, cursor)
+    unreadable = False
+    for found in _rows_since(database, source, last, position, known):
+        unreadable = unreadable or bool(found.unreadable)
+        yield found
+    if pull.deletes and _is_due(cursor, pull.deletes_every, started):
+        for chunk in database.read(Select(source.keys, source.sql(), batch_rows=max(pull.batch_rows, _KEYS_AT_ONCE)), known):
+            unreadable = unreadable or bool(chunk.unreadable)
+            yield Batch(pa.table({}), unreadable=chunk.unreadable, alive=records.normalise(chunk.rows))
+        compared = None if unreadable or position.newest is None else position.newest | {"compared": started.isoformat()}
+        yield Batch(pa.table({}), compared, complete=(Span(),))
+
+
+class _Position:
+    """Cursors of one pull, as they are stored."""
+
+    def __init__(self, said: str | list[str], cursor: Cursor | None) -> None:
+        self.newest: dict[str, Any] | None = cursor
+        self._fixed: Mapping[str, Any] = {"column": said}
+        self._more = {} if cursor is None or "compared" not in cursor else {"compared": cursor["compared"]}
+
+    def at(self, values: tuple[Any, ...]) -> Cursor:
+        """The cursor that stands behind all rows of these values."""
+        self.newest = {**self._fixed, "value": values[0] if len(values) == 1 else list(values), **self._more}
+        return self.newest
+
+
+def _rows_since(
+    database: Database, source: Source, last: tuple[Any, ...] | None, position: _Position, known: pa.Schema | None
+) -> Iterator[Batch]:
+    pull, first = source.pull, source.order[0]
+    earlier = None if last is None else _earlier(last[0], pull.lookback, first)
+    from_item = source.sql(database.literal(earlier, first))
 
     def read(where: str, *, ordered: bool) -> Iterator[Chunk]:
-        return database.read(Select(source.columns, from_item, where, column.name if ordered else "", pull.batch_rows), known)
+        return database.read(Select(source.columns, from_item, where, pull.order if ordered else (), pull.batch_rows), known)
 
-    if column.nullable:
-        for chunk in read(f"{name} is null", ordered=False):
-            yield _batch(chunk) if source.key else _without_position(chunk, column.name)
+    nullable = [database.quote(column.name) for column in source.order if column.nullable]
+    if nullable:
+        for chunk in read(" or ".join(f"{name} is null" for name in nullable), ordered=False):
+            yield batch(chunk) if source.key else _without_position(chunk, _names(list(pull.order)))
+    filled = [f"{database.quote(column.name)} is not null" for column in source.order]
     if last is None:
-        yield from _in_order(read(f"{name} is not null", ordered=True), column.name)
+        yield from _in_order(read(" and ".join(filled), ordered=True), position)
         return
-    bound = database.literal(last, column)
     if pull.lookback:
-        start = database.literal(_earlier(last, pull.lookback, column), column)
-        for chunk in read(f"{name} >= {start} and {name} < {bound}", ordered=False):
-            yield _batch(chunk)
-    yield from _in_order(read(f"{name} {'>=' if source.key else '>'} {bound}", ordered=True), column.name)
+        since = database.compare([first], ">=", [earlier])
+        for chunk in read(" and ".join([since, database.compare(source.order, "<", last), *filled[1:]]), ordered=False):
+            yield batch(chunk)
+    since = database.compare(source.order, ">=" if source.key else ">", last)
+    yield from _in_order(read(" and ".join([since, *filled[1:]]), ordered=True), position)
 
 
-def _in_order(chunks: Iterator[Chunk], name: str) -> Iterator[Batch]:
+def _is_due(cursor: Cursor | None, every: str, now: dt.datetime) -> bool:
+    """Whether all keys are to be read: a first pull has just read every row."""
+    if cursor is None:
+        return False
+    compared = cursor.get("compared")
+    return not every or compared is None or now - dt.datetime.fromisoformat(compared) >= parse_duration(every)
+
+
+def _names(said: Any) -> str:
+    return ", ".join(map(str, said)) if isinstance(said, list) else str(said)
+
+
+def _in_order(chunks: Iterator[Chunk], position: _Position) -> Iterator[Batch]:
     """Batches whose cursor never stands between rows of the same value: the last value of a chunk waits for the next one."""
     held: pa.Table | None = None
-    held_at: Any = None
-
-    def at(value: Any) -> Cursor:
-        return {"column": name, "value": value}
+    held_at: tuple[Any, ...] = ()
 
     for chunk in chunks:
         if not chunk.positions:
-            yield _batch(chunk)
+            yield batch(chunk)
             continue
         if held is not None:
-            yield _batch(Chunk(held), at(held_at) if chunk.positions[0] != held_at else None)
+            yield batch(Chunk(held), position.at(held_at) if chunk.positions[0] != held_at else None)
         held_at = chunk.positions[-1]
         cut = len(chunk.positions)
         while cut and chunk.positions[cut - 1] == held_at:
             cut -= 1
-        whole = at(chunk.positions[cut - 1]) if cut else None
-        yield _batch(Chunk(chunk.rows.slice(0, cut), (), chunk.unreadable, chunk.metadata), whole)
+        whole = position.at(chunk.positions[cut - 1]) if cut else None
+        yield batch(Chunk(chunk.rows.slice(0, cut), (), chunk.unreadable, chunk.metadata), whole)
         held = chunk.rows.slice(cut)
     if held is not None:
-        yield _batch(Chunk(held), at(held_at))
+        yield batch(Chunk(held), position.at(held_at))
 
 
 def _without_position(chunk: Chunk, name: str) -> Batch:
@@ -66,17 +132,22 @@ def _without_position(chunk: Chunk, name: str) -> Batch:
     return Batch(records.normalise(chunk.rows.slice(0, 0)), None, chunk.unreadable + lost)
 
 
-def _check_cursor(database: Database, column: Column, source: _Source, pull: SqlPull) -> None:
-    type_ = column.field.type
-    if pa.types.is_boolean(type_) or pa.types.is_binary(type_) or records.is_json(column.field):
-        raise ConfigurationError(f"{column.name} ({column.kind}) has no order to go by", do="name a number or a time as `cursor`")
+def _check_cursor(database: Database, source: Source) -> None:
+    pull = source.pull
+    for column in source.order:
+        type_ = column.field.type
+        if pa.types.is_boolean(type_) or pa.types.is_binary(type_) or records.is_json(column.field):
+            raise ConfigurationError(f"{column.name} ({column.kind}) has no order to go by", do="name a number or a time as `cursor`")
+        if pa.types.is_string(type_) and database.folds_text and not source.key:
+            # Values that differ only in case or accents are equal there: a batch could end between them.
+            raise ConfigurationError(f"the text column {column.name} can only be a cursor where there is a key", do="set the pull's `key`")
+    first = source.order[0]
     if pull.lookback and not source.key:
         raise ConfigurationError("`lookback` reads rows again, and without a key they would be stored twice", do="set the pull's `key`")
-    if pull.lookback and not database.dynamic and (pa.types.is_temporal(type_) == str(pull.lookback).isdecimal()):
-        raise _wrong_lookback(pull.lookback, column)
-    if pa.types.is_string(type_) and database.folds_text and not source.key:
-        # Values that differ only in case or accents are equal there: a batch could end between them.
-        raise ConfigurationError(f"the text column {column.name} can only be a cursor where there is a key", do="set the pull's `key`")
+    if pull.lookback and not database.dynamic and (pa.types.is_temporal(first.field.type) == str(pull.lookback).isdecimal()):
+        raise _wrong_lookback(pull.lookback, first)
+    if pull.deletes and not source.key:
+        raise ConfigurationError("`deletes: keys` compares keys, and there is no key", do="set the pull's `key`")
 
 
 def _earlier(value: Any, lookback: str | int, column: Column) -> Any:

@@ -33,7 +33,9 @@ class SqlPull(PullSettings):
     deletes_every: str = Field("", description="How often all keys are read, such as `1d`; with every pull unless told otherwise.")
     batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="Rows in one batch.")
     chunk_rows: int = Field(
-        250_000, ge=1, description="A table of twice as many rows is read by ranges of its key, each so large; a broken range is read again."
+        250_000,
+        ge=1,
+        description="A table of twice as many rows is read by ranges of its key, each so large; a broken range is read again.",
     )
     connections: int = Field(2, ge=1, le=16, description="Connections that read the ranges of a large PostgreSQL table at once.")
 

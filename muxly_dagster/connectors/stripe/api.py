@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -19,6 +19,7 @@ BASE_URL = "https://api.stripe.com"
 
 _PAGE = 100  # the most there is (https://docs.stripe.com/api/pagination)
 _IN_FLIGHT = 8
+_Kind = TypeVar("_Kind")
 _OURS = frozenset({400, 402, 403, 404, 409})
 """Statuses whose bodies say more than their numbers: they are handed back and read by `checked`."""
 
@@ -50,9 +51,6 @@ class Named(msgspec.Struct, frozen=True):
 
     id: str
     deleted: bool = False
-
-
-_named = msgspec.json.Decoder(Named).decode
 
 
 def judge(response: Response) -> Verdict | tuple[Verdict, float | None] | None:
@@ -127,7 +125,7 @@ class Api:
             except Missing:
                 yield response.request.tag, None
                 continue
-            yield response.request.tag, None if _named(content).deleted else content
+            yield response.request.tag, None if read_as(content, Named).deleted else content
 
     def now(self) -> dt.datetime:
         """What time it is at Stripe, whose clock stamps the objects. Asks for an event: who may not read them learns so at once."""
@@ -138,9 +136,15 @@ class Api:
             return dt.datetime.now(dt.UTC)
 
 
-def id_of(raw: msgspec.Raw | bytes) -> str:
-    """The id of an object that came as JSON."""
+def read_as(raw: msgspec.Raw | bytes, kind: type[_Kind]) -> _Kind:
+    """An object that came as JSON, as far as `kind` goes. Raises SourceError where it is another kind of thing."""
     try:
-        return _named(raw).id
-    except (msgspec.DecodeError, ValueError):
-        raise SourceError("an object of Stripe's has no id", do="check base_url and api_version") from None
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        what = f"an object that came is none of Stripe's ({error})"
+        raise SourceError(what, do="check base_url and api_version; if they are right, report it") from None
+
+
+def id_of(raw: msgspec.Raw | bytes) -> str:
+    """The id of an object that came as JSON. Raises SourceError where it has none."""
+    return read_as(raw, Named).id

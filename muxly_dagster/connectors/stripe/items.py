@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from muxly_dagster.connectors.stripe.api import Api, ListPage, Missing, id_of
+from muxly_dagster.connectors.stripe.api import Api, ListPage, Missing, id_of, read_as
 
 _PATH = "subscription_items"
 
@@ -22,7 +22,7 @@ class Changed(msgspec.Struct, frozen=True):
     """What an event tells: the object as it was then, and what its changed fields held before."""
 
     object: msgspec.Raw
-    previous_attributes: msgspec.Raw | None = None
+    previous_attributes: msgspec.Raw = msgspec.Raw()
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ def items_of_list(api: Api, subscriptions: Sequence[msgspec.Raw]) -> list[msgspe
     """All items of these subscriptions."""
     found: list[msgspec.Raw | bytes] = []
     for raw in subscriptions:
-        subscription = msgspec.json.decode(raw, type=_Subscription)
+        subscription = read_as(raw, _Subscription)
         if subscription.items is None or subscription.items.has_more:  # only the first few come with it
             found += _items(api, subscription.id)
         else:
@@ -55,7 +55,7 @@ def items_of_changes(api: Api, changes: Sequence[Change], settled: set[str], ver
     objects: list[msgspec.Raw | bytes] = []
     gone: set[str] = set()
     for change in changes:
-        subscription = msgspec.json.decode(change.data.object, type=_Subscription)
+        subscription = read_as(change.data.object, _Subscription)
         if subscription.id not in settled:
             settled.add(subscription.id)
             inside = subscription.items
@@ -77,7 +77,7 @@ def _items(api: Api, subscription: str) -> list[msgspec.Raw | bytes]:
 
 def _told(change: Change, subscription: _Subscription) -> Iterator[str]:
     before = change.data.previous_attributes
-    earlier = msgspec.json.decode(before, type=_Before).items if before is not None and bytes(before) != b"null" else None
+    earlier = read_as(before, _Before).items if bytes(before) not in (b"", b"null") else None
     for page in (subscription.items, earlier):
         if page is not None:
             yield from map(id_of, page.data)

@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from muxly_dagster.connector import Batch, Cursor, Span, Unreadable
-from muxly_dagster.connectors.stripe.api import Api, Missing, id_of
+from muxly_dagster.connectors.stripe.api import Api, Missing, id_of, read_as
 from muxly_dagster.connectors.stripe.collections import TYPES, Collection
 from muxly_dagster.connectors.stripe.items import Change, items_of_changes, items_of_list
 from muxly_dagster.decoding import PageDecoder
@@ -126,7 +126,7 @@ def _news(api: Api, plan: Plan, start: int, end: int | None, rows: Rows) -> Iter
             settled.update(batch.rows["id"].to_pylist() if len(batch.rows) else ())
             yield batch
     for page in api.pages("events", params):
-        changes = [msgspec.json.decode(raw, type=Change) for raw in page.data]
+        changes = [read_as(raw, Change) for raw in page.data]
         if plan.items:
             objects, gone = items_of_changes(api, changes, settled, plan.version)
         else:
@@ -196,7 +196,7 @@ def _entries(api: Api, plan: Plan, at: dict[str, Any], now: int) -> Iterator[tup
         params["created[gte]"] = at["seen"] - _OVERLAP
     for page in api.pages(plan.collection.path, params, at.get("after", "")):
         for raw in page.data:
-            found = msgspec.json.decode(raw, type=_Settling)
+            found = read_as(raw, _Settling)
             if found.status == "pending":
                 oldest = min(oldest, found.created)
         yield page.data, {**at, "oldest": oldest, "after": id_of(page.data[-1])} if page.data and "seen" not in at else None

@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from muxly_dagster import records
 from muxly_dagster.auth import Bearer, CustomAuth
-from muxly_dagster.connector import Batch, Connector, Cursor, PullSettings, Stream
+from muxly_dagster.connector import Batch, Connector, Cursor, PullSettings, Stream, Unreadable
+from muxly_dagster.decoding import PageDecoder
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.http import Http, sign_in
 from muxly_dagster.resource import CheckResult
@@ -38,12 +38,14 @@ class Weather(Connector):
 
     def pull(self, pull: PullSettings, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
         """Every station, page by page."""
+        # Learns the records' shape, keeps numbers exact, and sets aside what cannot be read.
+        decoder = PageDecoder("$.observations", known=known, envelope=["$.next_page"])
         with self._http() as http:
-            page: int | None = 1
+            page: Any = 1
             while page is not None:
-                answer = http.get("/observations", {"page": page}).json()
-                yield Batch(records.normalise(pa.Table.from_pylist(answer["observations"])))
-                page = answer["next_page"]
+                (page,) = decoder.decode(http.get("/observations", {"page": page}).content).envelope
+                rows, unread = decoder.flush()
+                yield Batch(rows, unreadable=tuple(Unreadable(text, reason) for text, reason in unread))
 
     def test_connection(self) -> CheckResult:
         """Ask who is signed in."""
