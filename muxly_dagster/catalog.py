@@ -50,6 +50,10 @@ class Extended:
         found: type[Connector] = self._found("connector", name, lambda: self.catalog.connector_class(name, folder))
         return found
 
+    def connector_names(self) -> list[str]:
+        """The ids of all connectors, those that come with Muxly first."""
+        return [*connector_names(), *self.plugins.ids("connector")]
+
     def destination_class(self, name: str) -> type[Destination]:
         """As in the catalog."""
         found: type[Destination] = self._found("destination", name, lambda: self.catalog.destination_class(name))

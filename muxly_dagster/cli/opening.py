@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from muxly_dagster.catalog import enable_plugins
+from muxly_dagster import catalog
+from muxly_dagster.catalog import Extended, enable_plugins
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.plugins import NONE, Plugins, seconds_from
 from muxly_dagster.project.load import read_project
@@ -28,3 +29,8 @@ def plugins() -> tuple[Plugins, Path | None]:
     except ConfigurationError:
         return NONE, None
     return enable_plugins(project.plugins, project.folder, seconds_from(os.environ)), project.folder
+
+
+def connectors() -> Extended:
+    """What comes with Muxly, with what the project's plugins bring where there is a project."""
+    return Extended(catalog, plugins()[0])

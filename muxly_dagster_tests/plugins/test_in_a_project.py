@@ -154,7 +154,7 @@ def test_a_way_that_nobody_brings_is_a_mistake_at_its_place(ways: Shelf, tmp_pat
 def test_a_way_that_fails_is_named_without_its_secrets(ways: Shelf, tmp_path: Path, use: str, settings: str, told: str) -> None:
     source = assembled(tmp_path, SIGNED.format(url="http://127.0.0.1:1", use=use, settings=settings)).sources["desk"]
     result = source.test_connection()
-    assert (result.status, result.what) == ("failed", told)
+    assert result.status == "failed" and result.what.startswith(told)
     assert "k-12345" not in f"{result}"
 
 

@@ -22,7 +22,8 @@ from muxly_dagster.connectors.sql.settings import SqlPull
 from muxly_dagster.connectors.sql.source import Source
 from muxly_dagster.connectors.sql.threads import side_by_side
 from muxly_dagster.errors import MuxlyError
-from muxly_dagster.resource import CheckResult, InProject
+from muxly_dagster.project_paths import InProject
+from muxly_dagster.resource import CheckResult
 
 __all__ = ["Sql", "SqlPull"]
 
