@@ -119,7 +119,12 @@ def inline_connector(part: Part, source: str) -> type[Connector]:
     from muxly_dagster.manifest.loading import with_defaults
 
     complete = Part(part.project, part.path, with_defaults(part.data, source))
-    return inline_manifest(complete, source, part.project.file)
+    try:
+        return inline_manifest(complete, source, part.project.file)
+    except ConfigurationError:
+        if part.incomplete:
+            raise ConfigurationError([]) from None  # what is wrong besides may come of the variable that is missing
+        raise
 
 
 def destination_names() -> tuple[str, ...]:

@@ -5,9 +5,8 @@ from dataclasses import asdict
 
 from pydantic import TypeAdapter, ValidationError
 
-from muxly_dagster import catalog
-from muxly_dagster.cli import terminal
-from muxly_dagster.cli.sheet import FieldSheet, Sheet, StreamSheet, default_text, sheet
+from muxly_dagster.cli import plugged, terminal
+from muxly_dagster.cli.sheet import FieldSheet, Sheet, StreamSheet, default_text, sheet_of
 from muxly_dagster.connector import Connector
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.project.models import Name
@@ -16,8 +15,9 @@ _MOST_COLUMNS = 6
 
 
 def list_connectors(*, json: bool) -> None:
-    """Every connector in the catalog, one line each."""
-    sheets = [sheet(name) for name in catalog.connector_names()]
+    """Every connector that comes with Muxly or with a plugin of the project, one line each."""
+    known = plugged.connectors()
+    sheets = [sheet_of(known.connector_class(name)) for name in known.connector_names()]
     if json:
         terminal.print_json(
             [
@@ -32,7 +32,7 @@ def list_connectors(*, json: bool) -> None:
 
 def show(name: str, *, json: bool) -> None:
     """The connector's sheet."""
-    found = sheet(name)
+    found = sheet_of(plugged.connectors().connector_class(name))
     if json:
         terminal.print_json(asdict(found))
     else:
@@ -41,7 +41,7 @@ def show(name: str, *, json: bool) -> None:
 
 def template(name: str, source: str) -> None:
     """The connector's template, with the connector named as it was here."""
-    kind = catalog.connector_class(name)
+    kind = plugged.connectors().connector_class(name)
     terminal.print_text(kind.config_template(source_name(kind, source), name).rstrip("\n"))
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, cast
 import typer
 from pydantic import BaseModel, ValidationError
 
-from muxly_dagster import catalog, fragment
-from muxly_dagster.cli import look, terminal
+from muxly_dagster import fragment
+from muxly_dagster.cli import look, plugged, terminal
 from muxly_dagster.cli.declared import print_facts, print_streams
 from muxly_dagster.cli.live import pairs, value
 from muxly_dagster.cli.sheet import sheet_of
@@ -49,7 +49,7 @@ def validate(file: Path, *, json: bool) -> None:
 
 def try_stream(name: str, stream: str, limit: int, settings: Sequence[str], pull: Sequence[str], *, json: bool) -> None:
     """Print the first records of a stream, and those that could not be read."""
-    kind = catalog.connector_class(name)
+    kind = plugged.connectors().connector_class(name)
     connector = _build(kind, settings, "--set")
     stream = stream or _only_stream(kind)
     found = _build(kind.Pull, [*pull, f"stream={stream}"], "--pull")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from muxly_dagster.cli import opening, terminal
+from muxly_dagster.cli import plugged, terminal
 from muxly_dagster.plugins import Found, Loaded, Plugins, in_folder, installed, is_path
 
 _FOLDER = "plugins"  # where people look for plugins of a project first, listed or not
@@ -35,7 +35,7 @@ class _Listed:
 
 def list_plugins(*, json: bool) -> None:
     """Every plugin that is installed, in the project's folders, or listed and not there."""
-    enabled, folder = opening.plugins()
+    enabled, folder = plugged.plugins()
     listed = list(_all(enabled, folder))
     if json:
         terminal.print_json([{("from" if name == "from_" else name): value for name, value in asdict(each).items()} for each in listed])

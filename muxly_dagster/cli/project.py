@@ -12,7 +12,7 @@ import typer
 
 from muxly_dagster.assembly import Assembly, Pull, load_assembly
 from muxly_dagster.catalog import connector_names
-from muxly_dagster.cli import opening, terminal
+from muxly_dagster.cli import opening, plugged, terminal
 from muxly_dagster.cli.beginning import project_files, variables
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
@@ -144,7 +144,7 @@ def check_pull(pull: Pull) -> CheckResult:
 
 def schema() -> None:
     """Print the JSON Schema, with the plugins of the project where there is one."""
-    terminal.print_text(_schema(opening.plugins()[0]))
+    terminal.print_text(_schema(plugged.plugins()[0]))
 
 
 def _schema(plugins: Plugins) -> str:

@@ -7,8 +7,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 
@@ -62,27 +63,50 @@ def import_file(path: Path, seconds: float) -> ModuleType:
 
 
 def _within(seconds: float, deed: Callable[[], _T]) -> _T:
-    """Do it in a thread, which is left to itself when the time is over: Python cannot end it, but it ends with the process."""
-    done: list[_T] = []
-    failed: list[BaseException] = []
+    """Do it in the importing thread, which is left to itself when the time is over: Python cannot end it, but it ends with the process."""
+    global _importer
+    answer: SimpleQueue[tuple[_T, None] | tuple[None, BaseException]] = SimpleQueue()
 
     def run() -> None:
         try:
-            done.append(deed())
+            answer.put((deed(), None))
         except BaseException as error:  # a plugin may even call sys.exit()
-            failed.append(error)
+            answer.put((None, error))
 
-    thread = threading.Thread(target=run, name="muxly-plugin", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if done:
-        return done[0]
-    if not failed:
+    with _lock:
+        # A process that was forked has no such thread.
+        importer = _importer = _importer if _importer and _importer.thread.is_alive() else _Importer()
+    importer.deeds.put(run)
+    try:
+        done, failed = answer.get(timeout=seconds)
+    except Empty:
+        with _lock:
+            _importer = None if _importer is importer else _importer
         raise ConfigurationError(
             f"its import did not end within {seconds:g} seconds",
             do=f"take out what it waits for at import, or give it more time with {_VARIABLE}",
-        )
-    raise _told(failed[0])
+        ) from None
+    if failed is not None:
+        raise _told(failed)
+    return cast(_T, done)
+
+
+class _Importer:
+    """A thread that imports. It goes on waiting for the next import: what a native library keeps for the thread that loaded it must
+    not go away (pyreqwest crashes the process in that case)."""
+
+    def __init__(self) -> None:
+        self.deeds: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="muxly-plugins", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self.deeds.get()()
+
+
+_importer: _Importer | None = None
+_lock = threading.Lock()
 
 
 def _told(error: BaseException) -> ConfigurationError:

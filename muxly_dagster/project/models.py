@@ -261,6 +261,12 @@ class Part:
     path: tuple[Segment, ...]
     data: Any
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether an environment variable is missing in it, which is a problem that has been told."""
+        node = self.project._tree.find(self.path)
+        return node is not None and any(below.missing for below in node.walk())
+
     def problem(self, path: Sequence[Segment], what: str, do: str = "") -> Problem:
         """A problem at a path of the part."""
         return self.project.problem((*self.path, *path), what, do)

@@ -84,6 +84,7 @@ def test_of_many_events_the_newest_state_of_an_object_counts(account: StripeAcco
 
 
 def test_only_events_of_the_collection_are_asked_for(account: StripeAccount, tmp_path: Path) -> None:
+    account.write("subscriptions", "sub_1")
     place = pulled(account, tmp_path, "subscriptions")
     place.run()
     account.write("customers", "cus_1")

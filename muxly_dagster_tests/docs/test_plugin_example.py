@@ -76,7 +76,19 @@ def test_the_example_is_installed_listed_checked_and_run(site: Path, weather: Se
 
 
 def test_its_own_tests_pass(site: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(tmp_path), str(EXAMPLE / "tests")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--rootdir",
+        str(tmp_path),
+        str(EXAMPLE / "tests"),
+    ]
     path = os.pathsep.join([str(site), str(EXAMPLE / "tests"), str(EXAMPLE.parents[2])])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "MUXLY_"))}
     done = subprocess.run(command, cwd=tmp_path, env=kept | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=200, check=False)

@@ -51,6 +51,12 @@ class HubspotAccount(HubspotApi):
         self.write(object_type, survivor, hs_merged_object_ids=f"{taken};{gone}" if taken else str(gone))
         self.objects[object_type][gone].merged_into = survivor
 
+    def restore(self, object_type: str, number: int) -> None:
+        """Take a record out of the archive, which counts as a change of it."""
+        self.now += dt.timedelta(seconds=1)
+        record = self.objects[object_type][number]
+        record.archived, record.modified = False, self.now
+
     def associate(self, from_type: str, number: int, to_type: str, other: int, *labels: str) -> None:
         """Let a record belong to another; its modified date stays."""
         self.associations.setdefault((from_type, to_type), {}).setdefault(number, []).append((other, list(labels)))

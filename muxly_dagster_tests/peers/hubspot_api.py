@@ -66,6 +66,10 @@ class HubspotApi:
         self.page = 100  # most records the account gives at once, below what is asked for
         self.associations_page = 500
         self.associations_trouble = ""
+        self.associations_failures = 0  # so many of the next requests for associations fail in part
+        self.unreadable_now: set[int] = set()  # records that the batch read gives an error for
+        self.on_list: Callable[[], None] = lambda: None  # called before a list is answered
+        self.tokens_forgotten = False  # whether the lists' tokens are void
         self.missing_scopes: dict[str, str] = {}
         self.daily_left: int | None = None
         self.tokens = {TOKEN}
@@ -168,6 +172,7 @@ class HubspotApi:
         return {"results": [{"name": n, "type": t, "fieldType": "text", "hidden": n in self.hidden} for n, t in types.items()]}
 
     def _list(self, asked: Asked, type: str) -> Any:
+        self.on_list()
         query = dict(asked.query)
         if len(asked.target) > 8_000:
             return 414, {}, {}
@@ -175,6 +180,8 @@ class HubspotApi:
         limit = within(int(query.get("limit", 10)), 100)
         archived = query.get("archived") == "true"
         after = int(query.get("after") or 0)
+        if after and self.tokens_forgotten:
+            raise Refusal(400, "VALIDATION_ERROR", f"Invalid paging token: {after}")
         there = sorted(n for n, r in self._type(type).items() if r.archived == archived and not r.merged_into and n > after)
         numbers = there[: min(limit, self.page)]
         paging = {"paging": {"next": {"after": str(numbers[-1]), "link": "deprecated"}}} if len(numbers) < len(there) else {}
@@ -210,23 +217,27 @@ class HubspotApi:
         records = self._type(type)
         numbers = [int(each["id"]) for each in body["inputs"]]
         numbers = [records[n].merged_into or n if n in records else n for n in numbers]
-        there = [n for n in numbers if n in records and not records[n].archived]
+        there = [n for n in numbers if n in records and not records[n].archived and n not in self.unreadable_now]
         answer = {"status": "COMPLETE", "results": [self._shown(type, n, body["properties"], history) for n in there]}
         if len(there) == len(numbers):
             return answer
         errors = [{"category": "OBJECT_NOT_FOUND", "message": "Could not get some objects, they may be deleted"}]
+        if self.unreadable_now & set(numbers):
+            errors = [{"category": "INTERNAL_ERROR", "message": "Could not read some objects right now"}]
         return 207, {**answer, "numErrors": 1, "errors": errors}, {}
 
     def _associations(self, asked: Asked, type: str, to: str) -> Any:
         body = self._body(asked, "associations", "BatchInputPublicFetchAssociationsBatchRequest")
         within(len(body["inputs"]), 1000)
         results, errors = [], []
+        trouble = self.associations_trouble or ("not now" if self.associations_failures else "")
+        self.associations_failures = max(0, self.associations_failures - 1)
         for each in body["inputs"]:
             everything = self.associations.get((type, to), {}).get(int(each["id"]), [])
             start = int(each.get("after") or 0)
             page = everything[start : start + self.associations_page]
-            if self.associations_trouble:
-                errors.append({"category": "INTERNAL_ERROR", "message": self.associations_trouble})
+            if trouble:
+                errors.append({"category": "INTERNAL_ERROR", "message": trouble})
                 continue
             if not everything:
                 errors.append({"category": "OBJECT_NOT_FOUND", "subCategory": "crm.associations.NO_ASSOCIATIONS_FOUND", "message": "none"})

@@ -53,7 +53,7 @@ class StripeAccount(Service):
         fixture = FIXTURES[_FIXTURE_OF.get(path, path.removesuffix("s"))]
         there[name] = {**(before or {**fixture, "id": name, "created": self.now}), **fields}
         if event:
-            changed = {key: before[key] for key in fields if before is not None and before.get(key) != fields[key]}
+            changed = {key: before.get(key) for key in fields if before is not None and before.get(key) != fields[key]}
             self.tell(
                 f"{_EVENTS_OF.get(path, path.removesuffix('s'))}.{kind or ('updated' if before else 'created')}", there[name], changed
             )

@@ -1,5 +1,6 @@
 """Plugins that are installed or lie in a project's folder: found, enabled, refused in words, and never in each other's way."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,21 @@ def test_a_file_that_was_repaired_is_read_again(tmp_path: Path) -> None:
     plugins = enable_plugins(["./plugins"], tmp_path)
     assert plugins.ids("connector") == ["billing"]
     assert enable_plugins(["./plugins"], tmp_path).find("connector", "billing") is plugins.find("connector", "billing")
+
+
+def test_a_package_may_bring_a_manifest(shelf: Shelf, tmp_path: Path) -> None:
+    write(shelf.folder / "tickets.yaml", MANIFEST.format(id="tickets"))
+    code = 'from pathlib import Path\nTICKETS = Path(__file__).with_name("tickets.yaml")\n'
+    shelf.install("acme-tickets", code, {"connectors/tickets": "TICKETS"})
+    plugins = enable_plugins(["acme-tickets"], tmp_path)
+    assert (plugins.ids("connector"), notices(plugins)) == (["tickets"], [])
+
+
+def test_the_thread_that_imported_a_plugin_lives_on(shelf: Shelf, tmp_path: Path) -> None:
+    """Native libraries keep things for the thread that loads them; one crashed the process when that thread ended."""
+    shelf.install("acme-billing", "import threading\nHERE = threading.current_thread()\n" + connector("billing"), {
+        "connectors/billing": "Billing",
+    })  # fmt: skip
+    assert notices(enable_plugins(["acme-billing"], tmp_path)) == []
+    [module] = shelf.imported()
+    assert sys.modules[module].HERE.is_alive()

@@ -203,8 +203,14 @@ class Columns:
         try:
             return None if text is None else _parse(pa.array([text], pa.string()), type_)[0].as_py()
         except pa.ArrowInvalid:
-            self.bad.setdefault(row, f"{name}: {shown(text)} of type {kind} has no place in {type_}; select it as text in a `query`")
+            assert text is not None
+            self.homeless(row, Column(pa.field(name, type_), kind), text)
             return None
+
+    def homeless(self, row: int, column: Column, text: str) -> None:
+        """Note that the lake has no place for a row's value."""
+        what = f"{shown(text)} of type {column.kind} has no place in {column.field.type}"
+        self.bad.setdefault(row, f"{column.name}: {what}; select it as text in a `query`")
 
     def _loose(self, column: Column, texts: pa.Array) -> tuple[pa.Array, pa.Field]:
         """Exact numbers in the lake's type, or in the narrowest decimal that holds them; as text past 38 digits."""

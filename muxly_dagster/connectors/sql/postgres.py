@@ -1,4 +1,4 @@
-"""PostgreSQL: read by `COPY ... TO STDOUT`, whose CSV Arrow parses natively."""
+"""PostgreSQL: read by `COPY ... TO STDOUT`, in its binary form where that is exact, else as CSV, which Arrow parses natively."""
 
 import contextlib
 import csv
@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from psycopg import sql as pgsql
 
+from muxly_dagster.connectors.sql import postgres_arrow
 from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Columns, Database, Select, hex_bytes, json_field
+from muxly_dagster.connectors.sql.postgres_arrow import ArrowReader
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SignInError, SourceError
 from muxly_dagster.records import TIMESTAMP
 
@@ -40,10 +42,13 @@ class Postgres(Database):
 
     def __init__(self, url: str, schema: str) -> None:
         self._schema = schema
+        self._arrow: ArrowReader | None = None
+        self._exported = ""
         try:
             said = psycopg.conninfo.conninfo_to_dict(url)
             url = psycopg.conninfo.make_conninfo(url, connect_timeout=said.get("connect_timeout", _SECONDS_TO_CONNECT))
-            self._connection = psycopg.connect(url, autocommit=True, application_name="muxly")
+            self._conninfo = psycopg.conninfo.make_conninfo(url, application_name="muxly")
+            self._connection = psycopg.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
             raise self.error(error) from None
         for statement in (
@@ -57,9 +62,13 @@ class Postgres(Database):
             self._rows(statement)
 
     def close(self) -> None:
+        if self._arrow is not None:
+            self._arrow.close()
         self._connection.close()
 
     def interrupt(self) -> None:
+        if self._arrow is not None:
+            self._arrow.interrupt()
         # The read fails at once, without a word to a server that may not answer; closing the file would not wake its thread.
         with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._connection.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
@@ -112,12 +121,16 @@ class Postgres(Database):
         return tuple(name for (name,) in self._rows(query, [table]))
 
     def read(self, select: Select, known: pa.Schema | None) -> Iterator[Chunk]:
-        # Named apart from the columns, or ORDER BY would mean the text.
-        items = [f"{self._item(column)} as muxly_{place}" for place, column in enumerate(select.columns)]
-        items += [f"cast({self.quote(name)} as text) as muxly_position_{place}" for place, name in enumerate(select.order)]
-        order = f" order by {', '.join(map(self.quote, select.order))}" if select.order else ""
-        where = f" where {select.where}" if select.where else ""
-        statement = f"copy (select {', '.join(items)} from {select.source}{where}{order}) to stdout (format csv)"
+        arrow = self._reader(select)
+        if arrow is not None:
+            try:
+                wanted = [postgres_arrow.item(column, self.quote(column.name)) for column in select.columns]
+                items = [*filter(None, wanted), *postgres_arrow.beyond(select.columns, self.quote)]
+                yield from arrow.read(self._statement(select, items), select, known)
+            except postgres_arrow.Error as error:
+                raise self.error(error) from None
+            return
+        statement = f"copy ({self._statement(select, [self._item(column) for column in select.columns])}) to stdout (format csv)"
         lines: list[bytes] = []
         size = 0
         try:
@@ -133,6 +146,27 @@ class Postgres(Database):
             raise self.error(error) from None
         if lines:
             yield _chunk(b"".join(lines), select, known)
+
+    def _statement(self, select: Select, items: Sequence[str]) -> str:
+        # Named apart from the columns, or ORDER BY would mean the text.
+        named = [f"{item} as muxly_{place}" for place, item in enumerate(items)]
+        named += [f"cast({self.quote(name)} as text) as muxly_position_{place}" for place, name in enumerate(select.order)]
+        order = f" order by {', '.join(map(self.quote, select.order))}" if select.order else ""
+        where = f" where {select.where}" if select.where else ""
+        return f"select {', '.join(named)} from {select.source}{where}{order}"
+
+    def _reader(self, select: Select) -> ArrowReader | None:
+        """The connection that reads binary; None where CSV has to do, also because there is no room for one more connection."""
+        if not select.columns or not all(postgres_arrow.item(column, "x") for column in select.columns):
+            return None
+        if self._connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # its texts may be invalid UTF-8
+            return None
+        if self._arrow is None:
+            try:
+                self._arrow = ArrowReader(self._conninfo, self.snapshot())
+            except postgres_arrow.Error:
+                return None
+        return self._arrow
 
     def bound(self, source: str, key: Sequence[Column], where: str, place: int) -> tuple[Any, ...] | None:
         names = [self.quote(column.name) for column in key]
@@ -152,7 +186,9 @@ class Postgres(Database):
         return any(abs(correlation or 0) >= _IN_ORDER for (correlation,) in self._rows(query, [table, key[0]]))
 
     def snapshot(self) -> str:
-        return str(self._rows("select pg_export_snapshot()")[0][0])
+        if not self._exported:
+            self._exported = str(self._rows("select pg_export_snapshot()")[0][0])
+        return self._exported
 
     def join(self, snapshot: str) -> bool:
         try:
