@@ -4,6 +4,7 @@ The next cursor is written to the state as row n+1; the Delta commit that stores
 that the table names. Killed between the two, the row is one that nobody names, and the batch is read again.
 """
 
+import logging
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from muxly_dagster.errors import MuxlyError
 from muxly_dagster.lake import Lake, Writer
 from muxly_dagster.outcome import Outcome, Progress
 from muxly_dagster.state import DeadLetter, State
+
+_log = logging.getLogger("muxly.pulling")
 
 _QUARANTINED_TEXT = 64 << 10
 
@@ -81,6 +84,7 @@ class _Run:
         self._version = writer.cursor_version or 0
         self._safe: Cursor | None = None  # the newest cursor not yet stored
         self._loose = False  # rows were added behind the newest cursor
+        self._held = False  # a span could not be cut: the cursor stays, so that the next pull says again what is gone
         self.unreadable = self.quarantined = 0
         self.flags: dict[str, int] = {}
 
@@ -140,12 +144,15 @@ class _Run:
             self._writer.delete(batch.deletes)
         if batch.alive is not None:
             self._writer.alive(batch.alive)
-        if not self.quarantined:  # else a record that seems gone may be one that could not be read
-            for span in batch.complete:
+        for span in batch.complete:
+            if not self.quarantined:
                 self._writer.complete(span)
-        if batch.cursor is not None:
+            elif not self._held and self._writer.lacks(span):  # what seems gone may be what could not be read
+                self._held = True
+                _log.warning("%s: some records could not be read, so what is gone cannot be told; the cursor stays here", self._pull.name)
+        if batch.cursor is not None and not self._held:
             self._safe = batch.cursor
-        self._loose = batch.cursor is None
+        self._loose = batch.cursor is None or self._held
         if self._writer.full:
             self._checkpoint()
         if self._progress:

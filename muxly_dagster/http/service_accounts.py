@@ -58,6 +58,8 @@ def account_key(auth: ServiceAccount) -> dict[str, Any] | None:
     if not isinstance(key, dict) or key.get("type") != "service_account" or missing:
         kind = key.get("type", "") if isinstance(key, dict) else ""
         what = f"it is of type {kind!r}" if kind not in ("", "service_account") else f"it lacks {', '.join(missing) or 'its type'}"
+        if isinstance(key, dict) and ("installed" in key or "web" in key):
+            what = "it is an OAuth client's, which `auth` of kind oauth2 takes"
         raise ConfigurationError(f"this is not a service account's key: {what}", do=_GET_KEY, where=where)
     return key
 

@@ -1,12 +1,15 @@
 """Records that are gone: which keys wait to be deleted, and which rows lie in a span."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from muxly_dagster import records
 from muxly_dagster.connector import Span
-from muxly_dagster.lake.known import Hashes, Mask
+from muxly_dagster.lake.known import Hashes, Mask, contains
 
 EVERYTHING = Span()
 
@@ -33,6 +36,13 @@ class Doomed:
         """All of them in ascending order, once."""
         keys, self._keys = self._keys, np.zeros(0, np.int64)
         return keys
+
+
+def any_within(batches: Iterable[pa.RecordBatch], keys: Hashes, span: Span) -> bool:
+    """Whether a row of the batches has one of these keys, in ascending order, and lies in the span."""
+    if not len(keys):
+        return False
+    return any((contains(keys, records.hash_texts(batch.column(records.KEY))) & within(batch, span)).any() for batch in batches)
 
 
 def within(batch: pa.RecordBatch, span: Span) -> Mask:

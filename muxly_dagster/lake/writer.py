@@ -25,7 +25,7 @@ from muxly_dagster import records
 from muxly_dagster.connector import Contract, Span
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.lake import drift
-from muxly_dagster.lake.deletions import EVERYTHING, Doomed, within
+from muxly_dagster.lake.deletions import EVERYTHING, Doomed, any_within, within
 from muxly_dagster.lake.known import Hashes, KnownRows, Mask, contains, last_of_each
 from muxly_dagster.lake.table import CURSOR_TRANSACTION, HEAD_TRANSACTION, LakeTable, describe_key, unwritable
 from muxly_dagster.lake.tables import Tables
@@ -122,8 +122,7 @@ class Writer:
     def add(self, rows: pa.Table, metadata: dict[str, Any] | None = None) -> int:
         """Take in rows of lake-typed data columns; answers how many of them were new or changed."""
         self.written.read += len(rows)
-        rows = self._without_missing_keys(rows)
-        rows = self._fit(rows)
+        rows = self._fit(self._without_missing_keys(rows))
         self._seen_columns.update(rows.column_names)
         if not len(rows):
             return 0
@@ -299,6 +298,10 @@ class Writer:
         if len(gone):
             self._delete_where(lambda batch, hashes: contains(gone, hashes) & within(batch, span))
 
+    def lacks(self, span: Span) -> bool:
+        """Whether the table holds records in the span that were not added since this writer began."""
+        return self._table is not None and any_within(self._table.current_batches(envelope=True), self._known.unseen(), span)
+
     def settle(self) -> None:
         """Write the deletes that were noted, with each record's last values."""
         gone = self._doomed.take()
@@ -393,5 +396,4 @@ class Writer:
     def _conform_log(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
         """Envelope and data columns with the data in this schema."""
         data = records.conform(rows.select(records.data_schema(rows.schema).names), schema)
-        envelope = rows.select(records.ENVELOPE.names)
-        return pa.table([*envelope.columns, *data.columns], schema=pa.schema([*records.ENVELOPE, *schema]))
+        return pa.table([*rows.select(records.ENVELOPE.names).columns, *data.columns], schema=pa.schema([*records.ENVELOPE, *schema]))

@@ -34,12 +34,10 @@ class DeltaReader:
         self._source, self._spec, self._sync, self._places, self._known = source, spec, sync, places, known
         self._column = _telling_column(places, spec.types) if spec.for_each else ""
         self._apart = bool(self._column) or spec.for_each is None
-        self._had_records = False
 
     def read(self, cursor: Cursor | None, *, whole: bool) -> Iterator[Batch]:
         """The news since the cursor. `whole` says that the places are all there are, so that others are gone with their records."""
         held = self._held(cursor)
-        self._had_records = bool(held)
         names = {place.name for place in self._places}
         gone = [name for name in held if name not in names] if whole else []
         if (self._apart and all("at" in held[name] for name in gone)) or (held and not gone):
@@ -93,12 +91,6 @@ class DeltaReader:
         taking = reader.taking(token=self._sync.token if seed == "pages" else "", gone=marks)
         yield from taking.read()
         yield from reader.deleted({})
-        if taking.unread and self._had_records:
-            _log.warning(
-                "%s: %d records could not be read, so what was deleted while the token was too old stays until a pull from the start",
-                self._source.manifest.id,
-                taking.unread,
-            )
         return self._kept(reader.place, self._token_of(taking) if seed == "pages" else token)
 
     def _seed(self, reader: PlaceReader) -> Any:

@@ -36,6 +36,9 @@ def _read(source: Source, stream: str, cursor: Cursor | None, known: pa.Schema |
     match spec.sync:
         case DeltaSync() as sync:
             every = list(found)
+            if parents.unread:
+                # Before anything is said to be complete: what lies below these is not gone.
+                yield Batch(EMPTY, unreadable=tuple(parents.unread))
             yield from DeltaReader(source, spec, sync, every, known).read(cursor, whole=not parents.unread)
         case CursorSync() as sync if spec.for_each is None:
             (place,) = found
@@ -46,7 +49,7 @@ def _read(source: Source, stream: str, cursor: Cursor | None, known: pa.Schema |
             for place in found:
                 reader = open_place(place)
                 yield from reader.taking().read()
-    if parents.unread:
+    if parents.unread and not isinstance(spec.sync, DeltaSync):
         # Records below these are not gone: a pull that could not read everything deletes nothing.
         yield Batch(EMPTY, unreadable=tuple(parents.unread))
 

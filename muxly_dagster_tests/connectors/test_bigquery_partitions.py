@@ -203,6 +203,31 @@ def test_ranges_of_numbers_and_what_lies_outside_of_them(peer: Lab) -> None:
     assert _spans(peer.batches(found[-1].cursor, partition=True)) == [Span("at", 20, 25)]
 
 
+def test_what_lay_outside_of_the_range_is_cleared_when_its_partition_is_gone(peer: Lab) -> None:
+    partitioning = {"rangePartitioning": {"field": "at", "range": {"start": "0", "end": "20", "interval": "10"}}}
+    _put(peer, pa.array([3, 99], pa.int64()), partitioning, {"0": 1, "__UNPARTITIONED__": 1})
+    cursor = peer.batches(partition=True)[-1].cursor
+    _put(peer, pa.array([3], pa.int64()), partitioning, {"0": 1})
+    (found,) = peer.batches(cursor, partition=True)
+    assert found.cleared == (Span("at", None, 0), Span("at", 20, None))
+    assert _spans(peer.batches(partition=True)) == [Span("at", None, None)], "from the start, no gap is left"
+
+
+def test_partitions_that_were_being_read_when_the_pull_broke_and_are_gone_then_are_cleared(peer: Lab) -> None:
+    changed = {"20260101": 1, "20260102": 1, "20260109": 1}
+    _put(peer, DATES, BY_DAY, changed, size=3 << 30)
+    connector = peer.connector()
+    reading = connector.pull(connector.Pull.model_validate({"stream": "shop.orders", "partition": True}), None, None)
+    seen: list[Batch] = []
+    while _ids(seen) != [0, 1]:  # rows of the second partition are there, its cursor is not
+        seen.append(next(reading))
+    reading.close()  # type: ignore[attr-defined]
+    cursor = [batch.cursor for batch in seen if batch.cursor][-1]
+    _put(peer, DATES.take(pa.array([0, 2])), BY_DAY, {"20260101": 1, "20260109": 1}, size=3 << 30)
+    found = peer.batches(cursor, partition=True)
+    assert found[0].cleared == (Span("at", dt.date(2026, 1, 2), dt.date(2026, 1, 3)),)
+
+
 def test_rows_in_the_streaming_buffer_wait_for_their_partition(peer: Lab) -> None:
     _put(peer, DATES[:1], BY_DAY, {"20260101": 1, "__UNPARTITIONED__": 1})
     cursor = peer.batches(partition=True)[-1].cursor

@@ -130,6 +130,15 @@ def test_a_bignumeric_is_a_decimal_where_it_fits_and_text_where_it_does_not() ->
     assert _bignumeric("1.00000000000000000001", declared=declared).type == pa.decimal128(30, 20)
 
 
+@pytest.mark.parametrize("value", ["1" + "0" * 30, "-12" + "0" * 36, "0"])
+def test_a_large_bignumeric_without_a_fraction_keeps_its_zeros(value: str) -> None:
+    """BIGNUMERIC(P, 0) comes with no digits behind the point."""
+    whole, wider = pa.decimal256(38, 0), pa.decimal256(60, 0)
+    for type_ in (whole, wider):
+        found = to_lake(pa.table({"x": pa.array([D(value)], type_)}), {})["x"]
+        assert [D(str(one)) for one in found.to_pylist()] == [D(value)]
+
+
 @pytest.mark.parametrize("value", ["1.5", "0", "-0.000000001", "123456789", "-12345678901234567890123456789.000000001"])
 def test_a_bignumeric_that_becomes_text_reads_as_the_lakes_own_decimals_do(value: str) -> None:
     as_decimal, as_text = pa.table({"x": _bignumeric(value)}), pa.table({"x": _bignumeric(value, "0.0000000001")})

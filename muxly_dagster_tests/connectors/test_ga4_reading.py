@@ -310,4 +310,36 @@ def test_a_realtime_report_is_whole_every_time(analytics: Analytics, pulled: Pul
 def test_a_realtime_report_of_too_many_rows_says_that_it_is_truncated(analytics: Analytics, pulled: Pull) -> None:
     for number in range(3):
         analytics.fact(back(analytics, 0), country=f"C{number}", activeUsers=3)
-    assert pulled(stream="now", realtime=True, page_rows=2).run().metadata["flags"] == {"truncated": 2}
+    analytics.most_realtime_rows = 2
+    assert pulled(stream="now", realtime=True).run().metadata["flags"] == {"truncated": 2}
+
+
+def test_a_realtime_report_has_no_pages_and_is_not_cut_to_one(analytics: Analytics, pulled: Pull) -> None:
+    for number in range(3):
+        analytics.fact(back(analytics, 0), country=f"C{number}", activeUsers=3)
+    outcome = pulled(stream="now", realtime=True, page_rows=2).run()
+    assert outcome.changed == 3 and "flags" not in outcome.metadata
+
+
+def test_a_start_that_was_moved_beyond_what_was_read_is_begun_with(analytics: Analytics) -> None:
+    start = back(analytics, 10)
+    analytics.fact(start, country="NO", activeUsers=7)
+    found = batches(analytics, cursor(analytics, back(analytics, 60)), start=start.isoformat())
+    assert asked_ranges(analytics)[0][0] == start.isoformat()
+    assert [batch.rows["activeUsers"].to_pylist() for batch in found if len(batch.rows)] == [[7]]
+    assert found[-1].cursor == cursor(analytics, back(analytics, 1))
+
+
+def test_a_start_that_is_still_to_come_reads_nothing_and_keeps_its_place(analytics: Analytics) -> None:
+    start = back(analytics, -5)
+    assert batches(analytics, cursor(analytics, back(analytics, 60)), start=start.isoformat()) == []
+    assert batches(analytics, None, start=start.isoformat()) == []
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago"])
+def test_days_on_which_clocks_are_changed_are_asked_for_once(zone: str) -> None:
+    """A year has a day of 23 hours and one of 25 (or of half an hour more or less) in these zones."""
+    with Analytics(zone) as analytics:
+        batches(analytics, start="366d", slice="1d", lookback="0d")
+        ranges = asked_ranges(analytics)
+        assert ranges == [(back(analytics, days).isoformat(),) * 2 for days in range(366, -1, -1)]

@@ -221,8 +221,8 @@ def test_other_refusals_are_told_as_they_are(analytics: Analytics) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "cannot be read"),
-        ("not json", "no JSON object"),
+        (None, "not there"),
+        ("not json", "is not JSON"),
         ('{"installed": {}}', "oauth2"),
         ('{"type": "service_account"}', "lacks"),
         ('{"type": "service_account", "client_email": "a@b", "token_uri": "x", "private_key": "SECRET"}', "cannot be read"),

@@ -145,6 +145,14 @@ def test_named_fields_and_formulas(organisation: Organisation, pulled: Pulled) -
     assert pulled.rows()[1]["BillingCity"] == "Bonn"
 
 
+def test_a_pull_may_write_an_objects_name_in_small_letters(organisation: Organisation, pulled: Pulled) -> None:
+    organisation.put(1, text="first")
+    organisation.pull = {"stream": "account"}
+    pulled.run()
+    assert pulled.texts() == {1: "first"}
+    assert organisation.queries()[-1].endswith("FROM Account ORDER BY Id")
+
+
 def test_an_object_without_times_is_read_whole_every_time(organisation: Organisation, tmp_path: Path) -> None:
     organisation.tables["Tag__c"] = Table({"Id": "id", "Name": "string"})
     organisation.write("Tag__c", 1, Name="a")

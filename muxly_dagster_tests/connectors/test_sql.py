@@ -183,6 +183,10 @@ def test_a_table_that_may_not_be_read_asks_for_the_right_to(postgres: str) -> No
         {"cursor": "at", "lookback": "soon"},
         {"cursor": "at", "lookback": -3},
         {"query": "select :cursor"},
+        {"cursor": ["at", "at"]},
+        {"deletes": "keys"},
+        {"cursor": "at", "deletes_every": "1d"},
+        {"cursor": "at", "deletes": "keys", "deletes_every": "5"},
         {"tabel": "a"},
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from muxly_dagster.connector import Span
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster_tests.connectors.databases import batches, last_cursor, on_mariadb, on_postgres, on_sqlite, rows
 
@@ -120,3 +121,68 @@ def test_a_sqlite_cursor_goes_by_the_text_as_it_is_stored(tmp_path: Path) -> Non
     cursor = last_cursor(batches(url, cursor="at"))
     assert cursor == {"column": "at", "value": "2024-01-01T11:00:00Z"}
     assert [row["id"] for row in rows(batches(url, cursor, cursor="at", lookback="1h"))] == [1, 2]
+
+
+# ---- several columns, and keys that are gone ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 100])
+def test_a_composite_cursor_goes_on_in_the_middle_of_equal_times(events: tuple[str, Any], batch_rows: int) -> None:
+    url, run = events
+    same = "2024-01-01 10:00:00"
+    run(add((5, same), (1, same), (4, same), (2, "2023-01-01 00:00:00"), (3, "2024-01-02 00:00:00")))
+    found = batches(url, cursor=["at", "id"], batch_rows=batch_rows)
+    assert [row["id"] for row in rows(found)] == [2, 1, 4, 5, 3]
+    places = [(end, batch.cursor) for end, batch in enumerate(found, 1) if batch.cursor is not None]
+    assert len(places) >= min(5, 5 // batch_rows)
+    for end, cursor in places:
+        rest = [row["id"] for row in rows(batches(url, cursor, cursor=["at", "id"]))]
+        done = [row["id"] for row in rows(found[:end])]
+        assert [*done, *rest[rest[:1] == done[-1:] :]] == [2, 1, 4, 5, 3], "the row at the cursor may come again, no other"
+
+
+def test_without_a_key_a_composite_cursor_reads_strictly_on(postgres: str) -> None:
+    on_postgres(postgres, "create table things (a int, b int)", "insert into things values (1, 1), (1, 2), (2, null), (2, 1)")
+    (bad, *first) = batches(postgres, cursor=["a", "b"])
+    assert [unreadable.text for unreadable in bad.unreadable] == ['{"a":2,"b":null}']
+    assert last_cursor(first) == {"column": ["a", "b"], "value": ["2", "1"]}
+    on_postgres(postgres, "insert into things values (2, 0), (2, 2), (3, 0)")
+    assert [(row["a"], row["b"]) for row in rows(batches(postgres, last_cursor(first), cursor=["a", "b"]))] == [(2, 2), (3, 0)]
+
+
+def test_lookback_of_a_composite_cursor_counts_on_its_first_column(postgres: str) -> None:
+    on_postgres(postgres, "create table things (a int, id int primary key)", "insert into things values (1, 9), (5, 8), (9, 1), (9, 3)")
+    found = batches(postgres, {"column": ["a", "id"], "value": ["9", "3"]}, cursor=["a", "id"], lookback=4)
+    assert sorted((row["a"], row["id"]) for row in rows(found)) == [(5, 8), (9, 1), (9, 3)]
+
+
+def test_keys_are_compared_after_the_first_pull_and_as_often_as_asked(events: tuple[str, Any]) -> None:
+    url, run = events
+    run(add((1, None), (2, "2024-01-02 10:00:00")))
+    first = batches(url, cursor="at", deletes="keys")
+    assert [batch.alive for batch in first if batch.alive is not None] == []
+    run("delete from things where id = 1")
+    second = batches(url, last_cursor(first), cursor="at", deletes="keys", deletes_every="1d")
+    alive = [batch.alive.to_pylist() for batch in second if batch.alive is not None]
+    assert (alive, second[-1].complete) == ([[{"id": 2}]], (Span(),))
+    assert last_cursor(second)["value"] == last_cursor(first)["value"]
+    third = batches(url, last_cursor(second), cursor="at", deletes="keys", deletes_every="1d")
+    assert not [batch for batch in third if batch.alive is not None or batch.complete]
+    assert last_cursor(third)["compared"] == last_cursor(second)["compared"]
+    fourth = batches(url, last_cursor(third), cursor="at", deletes="keys")
+    assert fourth[-1].complete
+
+
+def test_a_key_that_cannot_be_read_is_not_taken_for_compared(postgres: str) -> None:
+    on_postgres(
+        postgres, "create table things (day date primary key, n int)", "insert into things values ('infinity', 1), ('2024-01-01', 2)"
+    )
+    found = batches(postgres, {"column": "n", "value": "2"}, cursor="n", deletes="keys")
+    assert [bad.reason.partition(":")[0] for batch in found for bad in batch.unreadable] == ["day"]
+    assert found[-1].cursor is None, "what is quarantined is in no lake, so nothing is deleted, and the next pull compares again"
+
+
+def test_keys_cannot_be_compared_without_a_key(postgres: str) -> None:
+    on_postgres(postgres, "create table things (n int)")
+    with pytest.raises(ConfigurationError, match="no key"):
+        batches(postgres, cursor="n", deletes="keys")

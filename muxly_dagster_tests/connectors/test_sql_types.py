@@ -5,6 +5,7 @@ import decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from muxly_dagster import records
 from muxly_dagster_tests.connectors.databases import batches, on_mariadb, on_postgres, on_sqlite, rows
@@ -203,3 +204,28 @@ def test_a_key_without_declared_precision_reads_the_same_whatever_the_others_hav
     on_postgres(postgres, "create table things (id numeric primary key, n numeric)", "insert into things values (12, 1), (0.5, 2)")
     (batch,) = batches(postgres)
     assert sorted(batch.rows["id"].to_pylist()) == ["0.5", "12"]
+
+
+def test_postgres_binary_and_csv_say_the_same(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_postgres(
+        postgres,
+        """create table things (id bigint primary key, yes boolean, small smallint, mid integer, real4 real, real8 double precision,
+            price numeric(12, 2), loose numeric, day date, at timestamptz, local timestamp, code uuid, doc jsonb, doc2 json, tags text[],
+            raw bytea, word text, short varchar(9), cash money)""",
+        r"""insert into things values (1, true, -3, 7, 0.1, 1e-300, 12.30, 1e-9, '0001-01-01',
+            '9999-12-31 23:59:59.999999Z', '1969-12-31 23:59:59', '00000000-0000-0000-0000-00000000002a', '{"a": [1, 2.50]}', '{"b":1}',
+            array['x,y', null], '\x00ff', 'naïve \N 🙂', '', -12.34)""",
+        "insert into things (id, real4, real8) values (2, 'NaN', 'Infinity')",
+        "insert into things (id, day) values (3, '-infinity')",
+        "insert into things (id, at, yes, raw) values (4, '10000-01-01', false, '\\x00')",
+        "insert into things (id, local) values (5, '0044-03-15 BC')",
+        "insert into things (id, price) values (6, 'NaN')",
+        "insert into things (id) values (7)",
+    )
+    (binary,) = batches(postgres)
+    monkeypatch.setattr("muxly_dagster.connectors.sql.postgres_arrow.item", lambda column, name: None)
+    (csv,) = batches(postgres)
+    assert binary.rows.schema.equals(csv.rows.schema, check_metadata=True)
+    assert str(binary.rows.to_pylist()) == str(csv.rows.to_pylist())
+    assert [row["id"] for row in csv.rows.to_pylist()] == [1, 2, 7]
+    assert binary.unreadable == csv.unreadable

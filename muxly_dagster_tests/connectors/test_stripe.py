@@ -110,13 +110,7 @@ def test_events_of_another_version_have_their_objects_read(tmp_path: Path) -> No
         account.objects["customers"].pop("cus_0002")  # its deletion is not told yet
         before = len(account.asked)
         assert place.run().changed == 2
-        assert paths(account, before) == ["events", "events", "customers/cus_0002", "customers/cus_0001"] or set(
-            paths(account, before)
-        ) == {
-            "events",
-            "customers/cus_0002",
-            "customers/cus_0001",
-        }
+        assert set(paths(account, before)) == {"events", "customers/cus_0001", "customers/cus_0002"}
         assert place.rows()["cus_0001"]["test_clock"] == "clock_1"
         assert set(place.rows()) == {"cus_0001"}
 
@@ -136,11 +130,8 @@ def test_a_long_pause_is_read_day_by_day(account: StripeAccount, tmp_path: Path)
     before = len(account.asked)
     place.run()
     assert len(place.rows()) == 6
-    starts = [
-        int(dict(asked.query)["created[gte]"])
-        for asked in account.asked[before:]
-        if "created[gte]" in asked.target or "created%5Bgte" in asked.target
-    ]
+    sent = [dict(asked.query) for asked in account.asked[before:]]
+    starts = [int(query["created[gte]"]) for query in sent if "created[gte]" in query]
     assert starts == sorted(starts) and len(starts) < 6
 
 

@@ -167,3 +167,19 @@ def test_whatever_is_added_and_deleted_the_lake_agrees_with_a_dictionary(tmp_pat
                     into.commit()
         into.finish(whole=False)
     assert {row["id"]: row["name"] for row in lake.existing("crm.things").current().to_pylist()} == expected
+
+
+def test_a_record_that_is_alive_is_not_deleted_though_its_row_was_not_given(lake: Lake) -> None:
+    stored(lake, *({"id": n, "name": "old"} for n in (1, 2, 3)))
+    with writer(lake) as into:
+        into.add(rows({"id": 1, "name": "new"}))
+        into.alive(keys(1, 2, 7))
+        into.complete(Span())
+        assert into.finish(whole=False).deletes == 1
+    assert current(lake) == {1: "new", 2: "old"}
+    assert log(lake)[3:] == [("upsert", 1, "new"), ("delete", 3, "old")]
+
+
+def test_without_a_key_no_record_can_be_called_alive(lake: Lake) -> None:
+    with writer(lake, ()) as into, pytest.raises(MuxlyError, match="no key"):
+        into.alive(keys(1))

@@ -55,3 +55,11 @@ def test_contains_looks_up_sorted_keys() -> None:
 
 def _array(values) -> np.ndarray:  # type: ignore[no-untyped-def, type-arg]
     return np.array(list(values), np.int64)
+
+
+@given(st.sets(st.integers(-50, 50)), st.sets(st.integers(-50, 50)))
+def test_records_can_be_seen_without_their_content(held: set[int], seen: set[int]) -> None:
+    known = KnownRows.from_log(_array(held), _array(held), _array(range(len(held))), np.zeros(len(held), np.bool_))
+    known.see(_array(sorted(seen)))
+    assert known.unseen().tolist() == sorted(held - seen)
+    assert not known.learn(_array(held), _array(held)).any(), "the content is what it was"

@@ -67,6 +67,7 @@ class Analytics:
         self.flags: dict[str, Any] = {}  # more fields of the answers' metadata
         self.left = {"tokens_per_day": 190_000, "tokens_per_hour": 39_000, "tokens_per_project_per_hour": 13_000}
         self.cost = 1
+        self.most_realtime_rows = 250_000
         self.on_report: Callable[[], None] = lambda: None
         self.token_requests: list[dict[str, str]] = []
         self.secrets: list[str] = [private_key(), "the-refresh-token", "the-client-secret"]
@@ -196,6 +197,9 @@ class Analytics:
         self.on_report()
         (between,) = request.date_ranges
         first, last = self._day(between.start_date), self._day(between.end_date)
+        if first > last:
+            text = f"Invalid dateRange: the end date {last} is before the start date {first}."
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, text)
         facts = [fact for fact in self.facts if first <= dt.datetime.strptime(fact["date"], "%Y%m%d").date() <= last]
         rows = _grouped(request, facts)
         answer = types.RunReportResponse(
@@ -213,7 +217,7 @@ class Analytics:
 
     def _realtime(self, request: Any, context: Any) -> Any:
         rows = _grouped(request, self.facts)
-        answer = types.RunRealtimeReportResponse(rows=rows[: request.limit], row_count=len(rows), **_headers(request))
+        answer = types.RunRealtimeReportResponse(rows=rows[: min(request.limit, self.most_realtime_rows)], row_count=len(rows), **_headers(request))
         answer.property_quota = self._quota(request)
         return answer
 

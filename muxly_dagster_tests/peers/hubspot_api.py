@@ -69,7 +69,8 @@ class HubspotApi:
         self.associations_failures = 0  # so many of the next requests for associations fail in part
         self.unreadable_now: set[int] = set()  # records that the batch read gives an error for
         self.on_list: Callable[[], None] = lambda: None  # called before a list is answered
-        self.tokens_forgotten = False  # whether the lists' tokens are void
+        self.list_tokens: set[int] = set()
+        self.void_tokens: set[int] = set()
         self.missing_scopes: dict[str, str] = {}
         self.daily_left: int | None = None
         self.tokens = {TOKEN}
@@ -180,11 +181,12 @@ class HubspotApi:
         limit = within(int(query.get("limit", 10)), 100)
         archived = query.get("archived") == "true"
         after = int(query.get("after") or 0)
-        if after and self.tokens_forgotten:
+        if after in self.void_tokens:
             raise Refusal(400, "VALIDATION_ERROR", f"Invalid paging token: {after}")
         there = sorted(n for n, r in self._type(type).items() if r.archived == archived and not r.merged_into and n > after)
         numbers = there[: min(limit, self.page)]
         paging = {"paging": {"next": {"after": str(numbers[-1]), "link": "deprecated"}}} if len(numbers) < len(there) else {}
+        self.list_tokens.update(numbers[-1:])
         return {"results": [self._shown(type, n, names) for n in numbers], **paging}
 
     def _search(self, asked: Asked, type: str) -> Any:

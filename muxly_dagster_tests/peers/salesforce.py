@@ -7,6 +7,7 @@ import csv
 import datetime as dt
 import io
 import json
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ class Organisation(Service):
     def answer(self, asked: Asked) -> bytes:
         if self.error is not None and self.is_for_records(asked):
             return self._refusal(*self.error)
-        date = {"Date": format_datetime(self.now, usegmt=True), "Sforce_Limit_Info": "api-usage=18/15000"}
+        date: dict[str, Any] = {"Date": format_datetime(self.now, usegmt=True), "Sforce_Limit_Info": "api-usage=18/15000"}
         query = dict(asked.query)
         match asked.method, asked.path.removeprefix(BASE).strip("/").split("/"):
             case "GET", [""]:
@@ -160,8 +161,8 @@ class Organisation(Service):
             case "GET", ["sobjects"]:
                 found = [{"name": name, "label": name, "queryable": name != "Hidden"} for name in self.tables]
                 return json_answer({"sobjects": found})
-            case "GET", ["sobjects", name, "describe"] if name in self.tables:
-                return json_answer(self._described(name))
+            case "GET", ["sobjects", name, "describe"] if name.lower() in map(str.lower, self.tables):  # names have no case
+                return json_answer(self._described(next(each for each in self.tables if each.lower() == name.lower())))
             case "GET", ["query" | "queryAll" as kind]:
                 return self._query(query["q"], every=kind == "queryAll")
             case "GET", ["query" | "queryAll", locator]:
@@ -187,7 +188,7 @@ class Organisation(Service):
         found = [each for each in self.tables[parsed["table"]].records.values() if every or not each.get("IsDeleted")]
         for term in _TERM.finditer(parsed["where"] or ""):
             bound: Any = dt.datetime.fromisoformat(term["time"]) if term["time"] else term["text"]
-            held = {">=": lambda a, b: a >= b, ">": lambda a, b: a > b, "<": lambda a, b: a < b}[term["op"]]
+            held = {">=": operator.ge, ">": operator.gt, "<": operator.lt}[term["op"]]
             found = [each for each in found if held(each[term["field"]], bound)]
         if parsed["order"]:
             found.sort(key=lambda each: each[parsed["order"]])

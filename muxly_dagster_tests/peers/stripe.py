@@ -73,7 +73,8 @@ class StripeAccount(Service):
 
     def put(self, *numbers: int, text: str = "") -> None:
         for number in numbers:
-            self.write("customers", f"cus_{number:04}", description=text, **({"tax_info": "DE123"} if self.extra else {}))
+            more: dict[str, Any] = {"tax_info": "DE123"} if self.extra else {}
+            self.write("customers", f"cus_{number:04}", description=text, **more)
 
     def delete(self, number: int) -> None:
         self.remove("customers", f"cus_{number:04}")

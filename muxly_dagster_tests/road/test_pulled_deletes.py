@@ -72,6 +72,24 @@ def test_nothing_is_deleted_as_unseen_while_a_record_could_not_be_read(road: Roa
     assert road.ids() == ["1", "2", "3"]
 
 
+BROKEN = (Unreadable("{", "broken"),)
+
+
+def test_a_cursor_does_not_pass_deletions_that_could_not_be_told(road: Road) -> None:
+    road.run(Batch(rows({"id": "1"}), unreadable=BROKEN), Batch(NONE, cursor="b", complete=(Span(),)), Batch(NONE, cursor="c"))
+    outcome, cursor = road.run(Batch(rows({"id": "1"}), cursor="b", complete=(Span(),)))
+    assert (cursor, outcome.metadata["deletes"], road.ids()) == ("a", 2, ["1"])
+    assert road.run()[1] == "b"
+
+
+def test_where_nothing_can_be_gone_a_record_that_cannot_be_read_holds_no_cursor(road: Road) -> None:
+    everything = rows({"id": "1"}, {"id": "2"}, {"id": "3"})
+    road.run(Batch(everything, unreadable=BROKEN, cursor="b", complete=(Span(),)))
+    assert road.run()[1] == "b"
+    road.run(Batch(everything.slice(0, 2), unreadable=BROKEN, cursor="c", complete=(Span("id", "1", "3"),)))  # 3 lies beyond
+    assert road.run()[1] == "c"
+
+
 def test_a_cleared_span_goes_before_the_rows_of_its_batch(road: Road) -> None:
     road.run(Batch(rows({"id": "2"}, {"id": "5"}), cleared=(Span("id", "2", "4"),), cursor="b"))
     assert road.ids() == ["1", "2", "5"]

@@ -23,6 +23,9 @@ from muxly_dagster.records import TIMESTAMP
 INGESTION_COLUMN = "partition_time"
 """What the lake calls the pseudo-column _PARTITIONTIME, which has no name of its own in the table."""
 
+_BEING_READ = 0
+"""Stands in the cursor for the last change of a partition that was begun and not ended."""
+
 _NULL, _OUTSIDE = "__NULL__", "__UNPARTITIONED__"
 _GROUP_BYTES = 4 << 30
 """Partitions side by side are read together up to so many bytes; after a break, such a group is read again."""
@@ -83,6 +86,12 @@ class Partitioning:
             return start.date(), end.date()
         return start.replace(tzinfo=dt.UTC), end.replace(tzinfo=dt.UTC)
 
+    def spans(self, id_: str) -> tuple[Span, ...]:
+        """Where in the lake a partition's rows lie; nowhere for rows without a value, which no span holds."""
+        if id_ == _OUTSIDE and self.range is not None:
+            return Span(self.lake_column, None, self.range[0]), Span(self.lake_column, self.range[1], None)
+        return () if id_.startswith("__") else (Span(self.lake_column, *self.bounds(id_)),)
+
     def literal(self, value: Any) -> str:
         """A bound in GoogleSQL."""
         if isinstance(value, int):
@@ -131,13 +140,15 @@ def by_partition(service: Service, jobs: Jobs, source: Source, pull: BigqueryPul
     if gone:
         for id_ in gone:
             del known[id_]
-        spans = tuple(Span(partitioning.lake_column, *partitioning.bounds(id_)) for id_ in gone if not id_.startswith("__"))
-        yield Batch(nothing, place(), cleared=spans)
+        yield Batch(nothing, place(), cleared=tuple(span for id_ in gone for span in partitioning.spans(id_)))
     elif not listed:
         yield Batch(nothing, place(), complete=(Span(),))
     # Listed first, read later: what changes in between is read, and read once more the next time.
     snapshot = jobs.now() if source.table.table_type == "TABLE" else None
-    for group in _groups(listed, known, partitioning, first=cursor is None):
+    for group in _groups(listed, dict(known), partitioning, first=cursor is None):
+        if known:  # where the next pull finds these gone, it clears what has been stored of them by then
+            known |= {partition.id: _BEING_READ for partition in group.partitions}
+            yield Batch(nothing, place())
         path, condition = source.path, " AND ".join([*([f"({pull.where}\n)"] if pull.where else []), group.condition])
         if not partitioning.column:
             path, condition = _result_of(jobs, source, condition), ""
@@ -201,7 +212,9 @@ def _groups(listed: Sequence[Partition], known: Mapping[str, int], partitioning:
             else:
                 runs.append([partition])
         before = partition
-    least, most = (partitioning.range[0], partitioning.range[1]) if partitioning.range else (None, None)
+    # What lies outside of a range is a partition too; where there is none, the first and the last span have no end.
+    outside = partitioning.range if any(partition.id == _OUTSIDE for partition in listed) else None
+    least, most = (outside[0], outside[1]) if outside else (None, None)
     for number, run in enumerate(runs):
         start, end = partitioning.bounds(run[0].id)[0], partitioning.bounds(run[-1].id)[1]
         span = Span(column, start, end)
@@ -217,4 +230,4 @@ def _groups(listed: Sequence[Partition], known: Mapping[str, int], partitioning:
                 yield _Group([partition], f"{name} IS NULL", ())
             else:
                 condition = f"({name} < {partitioning.literal(least)} OR {name} >= {partitioning.literal(most)})"
-                yield _Group([partition], condition, (Span(column, None, least), Span(column, most, None)))
+                yield _Group([partition], condition, partitioning.spans(partition.id))

@@ -90,7 +90,8 @@ def _decimal_text(value: decimal.Decimal | None) -> str | None:
     narrow = value.quantize(_NUMERIC_UNIT, context=_WIDE)
     if narrow == value and narrow.adjusted() < NUMERIC.precision - NUMERIC.scale:
         return str(narrow)
-    return format(value, "f").rstrip("0").rstrip(".")
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _plain(value: Any, field: pa.Field) -> Any:

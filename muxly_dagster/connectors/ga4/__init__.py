@@ -131,7 +131,7 @@ class Ga4(Connector):
         through = self._through(cursor)
         with self._client() as client:
             if report.realtime:
-                yield from read_realtime(client, report, settings.page_rows)
+                yield from read_realtime(client, report)
                 return
             wish = Wish(
                 start=settings.start if isinstance(settings.start, dt.date) else _days(settings.start),

@@ -27,7 +27,7 @@ from muxly_dagster.records import normalise
 _DAY = dt.timedelta(days=1)
 _READINGS = 3  # how often a slice is begun again whose number of rows changes under our hands
 _MOST_ROWS = 1_000_000  # a slice is held in memory until it is whole; longer ones are halved
-REALTIME_LIMIT = 250_000
+_REALTIME_ROWS = 250_000  # the most that runRealtimeReport gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ class Reading:
             day = self._through + _DAY - self._wish.lookback * _DAY
             day = max(day, start) if isinstance(start, dt.date) else day
             # What an interrupted pull read behind its cursor may be in the lake too, at most a slice.
-            again = _Slice(day, min(self._through + self._wish.days * _DAY, self._today))
+            end = min(self._through + self._wish.days * _DAY, self._today)
+            again = _Slice(day, end) if day <= end else None  # none where `start` was moved beyond what was read
         while day <= self._today:
             self._mind_the_floor()
             slices = self._plan(day, again)
@@ -219,13 +220,11 @@ class Reading:
         )
 
 
-def read_realtime(client: Client, report: Report, limit: int) -> Iterator[Batch]:
-    """The last 30 minutes, as they are now."""
+def read_realtime(client: Client, report: Report) -> Iterator[Batch]:
+    """The last 30 minutes, as they are now: one answer, since realtime reports have no pages."""
     if problems := realtime_problems(report):
         raise ConfigurationError(problems, where=client.property)
-    request = RunRealtimeReportRequest(
-        property=client.property, limit=min(limit, REALTIME_LIMIT), return_property_quota=True, **asked(report)
-    )
+    request = RunRealtimeReportRequest(property=client.property, limit=_REALTIME_ROWS, return_property_quota=True, **asked(report))
     page = read_page(client.run_realtime(request), report)
     yield Batch(normalise(page.table), unreadable=page.unreadable, metadata=page.flags)
 

@@ -33,6 +33,19 @@ class _Problem(msgspec.Struct, frozen=True, rename="camel"):
     errors: list[dict[str, Any]] = []
 
 
+class _Failure(msgspec.Struct, frozen=True, rename="camel"):
+    message: str = ""
+    category: str = ""
+    sub_category: Any = None
+
+
+class _Failures(msgspec.Struct, frozen=True):
+    errors: list[_Failure] = []
+
+
+_GONE, _NONE = "OBJECT_NOT_FOUND", "NO_ASSOCIATIONS_FOUND"
+
+
 def budgets(requests_per_10s: int, searches_per_second: float) -> tuple[Limit, ...]:
     """The account's budgets (https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines)."""
     return Limit(requests=requests_per_10s, window=10), Limit(per_second=searches_per_second, path=SEARCH_PATH)
@@ -88,6 +101,19 @@ def checked(response: Response) -> Response:
     problem = _problem(response)
     said = response.redaction(problem.message or response.excerpt())
     raise _error(response, problem, said)
+
+
+def whole(response: Response, what: str, do: str) -> Response:
+    """The answer of a batch read, if it has all that there is.
+
+    What HubSpot could not give stands as errors beside the results, with status 207. Records that went in the meantime and those without
+    associations are among it, and nothing to worry about. Raises SourceError for anything else: taken for an answer, it would be a loss.
+    """
+    if response.status == 207:
+        for failure in msgspec.json.decode(response.content, type=_Failures).errors:
+            if failure.category != _GONE and _NONE not in str(failure.sub_category):
+                raise SourceError(f"HubSpot could not read {what} ({response.redaction(failure.message)})", do=do, where=response.where)
+    return response
 
 
 def _error(response: Response, problem: _Problem, said: str) -> MuxlyError:

@@ -6,14 +6,13 @@ import msgspec
 import orjson
 import pyarrow as pa
 
-from muxly_dagster.connectors.hubspot.api import Api, in_chunks
+from muxly_dagster.connectors.hubspot.api import Api, in_chunks, whole
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Request, Response
 from muxly_dagster.records import JSON_FIELD
 
 _AT_ONCE = 1000  # https://developers.hubspot.com/docs/api-reference/latest/crm/associations/associate-records/guide
 _IN_FLIGHT = 4
-_NONE = "NO_ASSOCIATIONS_FOUND"
 
 
 class _From(msgspec.Struct):
@@ -43,15 +42,8 @@ class _Result(msgspec.Struct, rename={"source": "from"}):
     paging: _Paging | None = None
 
 
-class _Error(msgspec.Struct, rename="camel"):
-    message: str = ""
-    category: str = ""
-    sub_category: str | None = None
-
-
 class _Answer(msgspec.Struct):
     results: list[_Result] = []
-    errors: list[_Error] = []
 
 
 def association_field(to_type: str) -> pa.Field:
@@ -80,15 +72,11 @@ def _request(api: Api, from_type: str, to_type: str, inputs: list[dict[str, str]
 def _take(response: Response, found: dict[str, dict[str, list[str]]]) -> Iterator[tuple[str, str]]:
     """Note what an answer says; what remains are ids of records that have more, with the place to go on."""
     try:
+        whole(response, "the associations of some records", "run the pull again; if it stays, leave out `associations`")
         answer = msgspec.json.decode(response.content, type=_Answer)
     except (msgspec.DecodeError, ValueError) as error:
         what = f"the associations cannot be read ({response.redaction(str(error))})"
         raise SourceError(what, do="try again; if it stays, check `api_version`", where=response.where) from None
-    # Having none is told as an error beside the results, with status 207; so is a record that went in the meantime.
-    for trouble in answer.errors:
-        if _NONE not in (trouble.sub_category or "") and trouble.category != "OBJECT_NOT_FOUND":
-            what = f"HubSpot could not read the associations of some records ({response.redaction(trouble.message)})"
-            raise SourceError(what, do="run the pull again; if it stays, leave out `associations`", where=response.where)
     for result in answer.results:
         mine = found.setdefault(str(result.source.id), {})
         for to in result.to:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muxly_dagster.connector import Batch, Cursor, Unreadable
-from muxly_dagster.connectors.hubspot.api import Api, in_chunks
+from muxly_dagster.connectors.hubspot.api import Api, checked, in_chunks, whole
 from muxly_dagster.connectors.hubspot.associations import associated, association_field
 from muxly_dagster.connectors.hubspot.properties import ID, MERGED, repaired
 from muxly_dagster.decoding import PageDecoder
@@ -70,6 +70,16 @@ class _Ids(msgspec.Struct):
     paging: _Paging | None = None
 
 
+def knows(api: Api, object_type: str, after: str) -> bool:
+    """Whether the list still takes this token."""
+    request = Request("GET", api.path("crm/objects", object_type), {"limit": 1, "properties": ID, "after": after})
+    response = api.http.request(request)
+    if response.status == 400:
+        return False
+    checked(response)
+    return True
+
+
 def listed_ids(api: Api, object_type: str, after: str | None, *, archived: bool = False) -> Iterator[tuple[list[str], str | None]]:
     """The ids of all records, page by page, with the token of the page behind each (None: it was the last)."""
     while True:
@@ -110,7 +120,7 @@ class Records:
     def by_id(self, found: Iterable[tuple[Sequence[str], Any]]) -> Iterator[Any]:
         """Take the records with these ids; behind the last page of each group of ids, what came with them, before that None."""
         for response in self._api.each(self._requests(found), _IN_FLIGHT):
-            self._take(response)
+            self._take(whole(response, "some records", "run the pull again: it goes on with them"))
             yield response.request.tag
 
     def _requests(self, found: Iterable[tuple[Sequence[str], Any]]) -> Iterator[Request]:
@@ -136,17 +146,27 @@ class Records:
     def batches(self, places: Iterable[Cursor | None]) -> Iterator[Batch]:
         """Batches of what is taken while `places` goes on; each place is the cursor for everything taken so far, or None."""
         place: Cursor | None = None
-        try:
-            for found in places:
-                place = found if found is not None else place
-                while self._decoder.buffered_rows >= _ROWS or self._decoder.buffered_bytes >= _BYTES:
-                    yield from self._flush(place)
-        except MuxlyError as error:
-            # What was read before the trouble cost requests, of which there are only so many a day: it is kept.
-            with contextlib.suppress(MuxlyError):
-                yield from self._rest(place)
-            raise error
-        yield from self._rest(place)
+        trouble: MuxlyError | None = None
+        taking = iter(places)
+        while trouble is None:
+            try:
+                found = next(taking)
+            except StopIteration:
+                break
+            except MuxlyError as error:
+                trouble = error
+                continue
+            place = found if found is not None else place
+            while self._decoder.buffered_rows >= _ROWS or self._decoder.buffered_bytes >= _BYTES:
+                # Trouble in here ends everything at once: what was being given is lost, and no place behind it may be said.
+                yield from self._flush(place)
+        if trouble is None:
+            yield from self._rest(place)
+            return
+        # What was read before the trouble cost requests, of which there are only so many a day: it is kept.
+        with contextlib.suppress(MuxlyError):
+            yield from self._rest(place)
+        raise trouble
 
     def _rest(self, place: Cursor | None) -> Iterator[Batch]:
         while self._decoder.buffered_rows:
@@ -156,21 +176,26 @@ class Records:
     def _flush(self, place: Cursor | None) -> Iterator[Batch]:
         rows, unread = self._decoder.flush(_BYTES)
         lost, mended = self._mend([Unreadable(*u) for u in unread])
-        if len(mended):
-            yield self._batch(mended, None, ())
+        for part in mended:
+            yield self._batch(part, None, ())
         safe = place if not self._decoder.buffered_rows else None
         if len(rows) or lost:
             yield self._batch(rows, safe, tuple(lost))
 
-    def _mend(self, unread: list[Unreadable]) -> tuple[list[Unreadable], pa.Table]:
+    def _mend(self, unread: list[Unreadable]) -> tuple[list[Unreadable], list[pa.Table]]:
         """What stays unreadable, and the rows of records that were only unreadable for how their times are written."""
         texts = {number: text for number, bad in enumerate(unread) if (text := repaired(bad, self._types))}
         if not texts:
-            return unread, pa.table({})
+            return unread, []
         decoder = self._new_decoder()
         decoder.decode(b'{"results":[%s]}' % b",".join(texts.values()))
-        rows, still = decoder.flush()
-        return [*(bad for n, bad in enumerate(unread) if n not in texts), *(Unreadable(*u) for u in still)], rows
+        lost = [bad for number, bad in enumerate(unread) if number not in texts]
+        mended = []
+        while decoder.buffered_rows:
+            rows, still = decoder.flush(_BYTES)
+            lost += [Unreadable(*u) for u in still]
+            mended += [rows] if len(rows) else []
+        return lost, mended
 
     def _batch(self, rows: pa.Table, place: Cursor | None, lost: tuple[Unreadable, ...]) -> Batch:
         if not len(rows):

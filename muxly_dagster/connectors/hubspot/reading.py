@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from muxly_dagster.connector import Batch, Cursor, Span
 from muxly_dagster.connectors.hubspot.api import Api
-from muxly_dagster.connectors.hubspot.objects import Records, Wanted, fingerprint, listed_ids
+from muxly_dagster.connectors.hubspot.objects import Records, Wanted, fingerprint, knows, listed_ids
 from muxly_dagster.connectors.hubspot.search import modified_ids
 
 _SWEPT_AT_ONCE = 5_000
@@ -39,6 +39,8 @@ def read(api: Api, plan: Plan, cursor: Cursor | None, known: pa.Schema | None) -
     at: dict[str, Any] = cursor if isinstance(cursor, dict) and cursor.get("asked") == asked else {"asked": asked}
     records = Records(api, plan.wanted, known)
     if "modified" not in at:
+        if "after" in at and not knows(api, plan.wanted.object_type, at["after"]):
+            at = {"asked": asked}
         whole = "after" not in at
         at = {"since": (plan.now - plan.lag).isoformat(), **at}
         yield from records.batches(_listing(api, records, plan, at))

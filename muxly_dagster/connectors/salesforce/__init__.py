@@ -68,7 +68,7 @@ class Salesforce(Connector):
     example: ClassVar[Mapping[str, Any]] = {
         "auth": {"kind": "oauth2", "client_id": "${SALESFORCE_CLIENT_ID}", "client_secret": "${SALESFORCE_CLIENT_SECRET}"},
         "instance_url": "https://acme.my.salesforce.com",
-        "pulls": ["Account", "Contact", "Opportunity", "Lead"],
+        "pulls": {name.lower(): {"stream": name} for name in ("Account", "Contact", "Opportunity", "Lead")},
     }
 
     auth: Annotated[OAuth2 | Bearer, Field(discriminator="kind")] = Field(
@@ -224,7 +224,7 @@ class Salesforce(Connector):
 
 
 def _stream(name: str, about: str) -> Stream:
-    return Stream(name, ("Id",), "cursor", description=about, deletes=name != "User")
+    return Stream(name, ("Id",), "cursor", description=about, deletes=name.lower() != "user")
 
 
 def _seconds(text: str) -> float:

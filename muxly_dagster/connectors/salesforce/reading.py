@@ -27,7 +27,7 @@ _log = logging.getLogger("muxly.salesforce")
 
 _BIN = dt.timedelta(days=14)  # deleted records stay in the bin for 15 days
 _LONGEST = 12_000  # characters of a query that still travel in an address
-_PIECE = 50_000
+_MOST_ROWS, _FEWEST_ROWS, _VALUES = 50_000, 2_000, 1_000_000  # of one piece of a bulk result, which is held in memory
 
 Mode = Literal["auto", "rest", "bulk"]
 
@@ -136,6 +136,8 @@ def _by_rest(api: Api, query: Query, at: dict[str, Any]) -> Iterator[Records]:
         yield Records(alive, gone, _place(at, rows[-1], news=news) if rows else None)
         if answer.done or not answer.next:
             return
+        if not answer.next.startswith("/services/data/"):
+            raise SourceError(f"the next page lies elsewhere ({answer.next[:100]})", do="check instance_url", where=response.where)
         path, params = answer.next, {}
 
 
@@ -157,6 +159,7 @@ def _by_job(api: Api, plan: Plan, at: dict[str, Any], batches: Batches) -> Itera
     job, locator = at["job"], at.get("locator", "")
     query = replace(plan.query(_since(plan, at)), after="")
     bulk.wait_for(api, job, plan.bulk_seconds)
-    yield from batches.of(bulk.results(api, job, query, locator, at, _PIECE))
+    size = max(_FEWEST_ROWS, min(_MOST_ROWS, _VALUES // len(query.fields)))
+    yield from batches.of(bulk.results(api, job, query, locator, at, size))
     yield _end(plan, at, whole=not locator)
     bulk.end_job(api, job)

@@ -170,7 +170,8 @@ class Postgres(Database):
 
     def bound(self, source: str, key: Sequence[Column], where: str, place: int) -> tuple[Any, ...] | None:
         names = [self.quote(column.name) for column in key]
-        items = ", ".join(f"cast({name} as text)" for name in names)
+        # Named apart from the columns, or ORDER BY would mean the text.
+        items = ", ".join(f"cast({name} as text) as muxly_{place}" for place, name in enumerate(names))
         condition = f" where {where}" if where else ""
         rows = self._rows(f"select {items} from {source}{condition} order by {', '.join(names)} limit 1 offset {place}")
         return tuple(rows[0]) if rows else None

@@ -57,8 +57,13 @@ def item(column: Column, name: str) -> str | None:
 
 def beyond(columns: Sequence[Column], quote: Callable[[str], str]) -> list[str]:
     """For each time among the columns one more item: its text where it has no place, else null."""
-    times = [(quote(column.name), _TIMES[column.kind]) for column in columns if column.kind in _TIMES]
-    return [f"case when not {name} {range_} then cast({name} as text) end" for name, range_ in times]
+    items = []
+    for column in columns:
+        if column.kind in _TIMES:
+            name = quote(column.name)
+            text = f"{name} at time zone 'UTC'" if column.kind == "timestamp with time zone" else name
+            items.append(f"case when not {name} {_TIMES[column.kind]} then cast({text} as text) end")
+    return items
 
 
 class ArrowReader:
