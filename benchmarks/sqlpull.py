@@ -35,12 +35,13 @@ _TABLE = """
 
 @dataclass(frozen=True)
 class Round:
-    """Rows per second into Arrow, into an empty lake, over the same rows again; the process's peak memory in MiB."""
+    """Rows per second into Arrow, into an empty lake, over the same rows again; peak memory in MiB of the first pull, and of both."""
 
     arrow: float
     lake: float
     again: float
     peak: float
+    peak_again: float
 
 
 @contextmanager
@@ -75,13 +76,12 @@ def _round(url: str) -> Round:
         for _ in range(2):
             started = time.monotonic()
             outcome = pulling.pull(Lake(f"{folder}/lake"), state, pull, run_id="bench")
-            stored.append(outcome.read / (time.monotonic() - started))
+            stored.append((outcome.read / (time.monotonic() - started), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
         state.close()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.monotonic()
     rows = sum(len(batch.rows) for batch in connector.pull(settings, None, None))
-    first, again = stored
-    return Round(rows / (time.monotonic() - started), first, again, peak)
+    (first, peak), (again, peak_again) = stored
+    return Round(rows / (time.monotonic() - started), first, again, peak, peak_again)
 
 
 def main() -> None:
@@ -98,8 +98,9 @@ def main() -> None:
         rounds = [measured(url) for _ in range(arguments.rounds)]
     print(f"{arguments.records:,} rows of 10 columns")
     for title in ("arrow", "lake", "again"):
-        print(f"{title:8}{max(getattr(round_, title) for round_ in rounds):12,.0f} rows per second")
-    print(f"peak    {min(round_.peak for round_ in rounds):12,.0f} MiB")
+        print(f"{title:12}{max(getattr(round_, title) for round_ in rounds):12,.0f} rows per second")
+    for title in ("peak", "peak_again"):
+        print(f"{title:12}{min(getattr(round_, title) for round_ in rounds):12,.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -168,12 +168,12 @@ class _Run:
         self._writer.settle()
         if self._safe is None:
             self._writer.commit()
-        elif self._writer.pending:
+        elif self._writer.pending or not self._version:  # the first cursor needs a commit that names it, even one of no rows
             self._state.cursors.write(self._pull.name, self._version + 1, self._safe, self._writer.table_id or "")
             self._writer.commit(self._version + 1)
             self._version += 1
             self._safe = None
-        elif self._version:
+        else:
             self._state.cursors.write(self._pull.name, self._version, self._safe, self._writer.table_id or "")
             self._safe = None
 

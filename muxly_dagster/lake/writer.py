@@ -156,17 +156,21 @@ class Writer:
         return rejected
 
     def commit(self, version: int | None = None) -> None:
-        """Store what is pending in one Delta commit that names the cursor row `version`.
+        """Store what is pending in one Delta commit that names the cursor row `version`; with one to name, also where nothing is.
 
         Raises BusyError when another writer committed to this table in between.
         """
-        if not self._pending:
+        if not self._pending and version is None:
             return
         if self.failed:
             raise MuxlyError(f"an earlier commit to {self.name} failed", do="run it again")
-        self._store(pa.concat_tables([self._conform_log(rows, self._schema) for rows in self._pending]), version)
+        parts = [self._conform_log(rows, self._schema) for rows in self._pending]
+        self._store(pa.concat_tables(parts) if parts else self._nothing(), version)
         self._pending.clear()
         self._pending_rows = self._pending_bytes = 0
+
+    def _nothing(self) -> pa.Table:
+        return pa.schema([*records.ENVELOPE, *self._schema]).empty_table()
 
     def _store(self, rows: pa.Table, version: int | None) -> None:
         first = self._table is None
@@ -203,16 +207,13 @@ class Writer:
         if self._rejected:
             rows, reason = self._rejected[0]
             shown = records.to_json(rows.slice(0, 1).to_pylist()[0]).decode()[:500]
-            raise MuxlyError(
-                f"{self.name} cannot store a record: {reason}; the record is {shown}",
-                do="give every record a key",
-            )
+            raise MuxlyError(f"{self.name} cannot store a record: {reason}; the record is {shown}", do="give every record a key")
         if whole and not self.appends:
             self.complete(EVERYTHING)
         self.settle()
         self.commit(version)
         if self._table is None:
-            self._store(pa.schema([*records.ENVELOPE, *self._schema]).empty_table(), version)
+            self._store(self._nothing(), version)
         if whole and self.written.read and self._table is not None:
             vanished = [name for name in self._schema.names if name not in self._seen_columns]
             self.written.schema_changes += [f"column {name} had no values" for name in vanished]

@@ -67,12 +67,14 @@ def act(http: Http, spec: ActionSpec, name: str, inputs: Mapping[str, Any], cont
     values = _checked(spec, name, inputs)
     key = values.pop(IDEMPOTENCY_KEY, None) if spec.idempotency else None
     inside = {**context, "input": values}
+    hidden = Redaction([text for label, each in spec.input.items() if each.secret and isinstance(text := values.get(label), str)])
     if render(spec.request.path, inside, into_path=True) is ABSENT:
         raise ConfigurationError(f"the action {name} has no value for its address {spec.request.path}", do="give every input that it names")
     try:
         request = build_request(spec.request, inside, idempotent=True if spec.idempotency else None)
-    except (ValueError, AttributeError) as error:  # a filter's refusal
-        raise ConfigurationError(f"the inputs of the action {name} cannot be sent: {error}", do="correct them") from None
+    except (SourceError, ValueError, AttributeError, TypeError) as error:  # a filter's refusal, or a value that leaves its place
+        what = error.what if isinstance(error, SourceError) else str(error)
+        raise ConfigurationError(hidden(f"the inputs of the action {name} cannot be sent: {what}"), do="correct them") from None
     if spec.idempotency:
         request = replace(request, headers={**(request.headers or {}), spec.idempotency: key or str(uuid.uuid4())})
     try:
@@ -80,7 +82,6 @@ def act(http: Http, spec: ActionSpec, name: str, inputs: Mapping[str, Any], cont
             return _stored(http, request, name, services)
         return _answer(spec, _sent(http, request))
     except MuxlyError as error:
-        hidden = Redaction([text for label, each in spec.input.items() if each.secret and isinstance(text := values.get(label), str)])
         error.what, error.where = hidden(f"{name}: {error.what}"), hidden(error.where)  # an answer may quote what it was asked
         raise
 

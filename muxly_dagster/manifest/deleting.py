@@ -10,8 +10,12 @@ import pyarrow.compute as pc
 from muxly_dagster import records
 from muxly_dagster.connector import Span
 from muxly_dagster.decoding import PageDecoder
+from muxly_dagster.manifest import jsontext
 from muxly_dagster.manifest.expressions import text_of
 from muxly_dagster.manifest.schema import MarkedDeletes
+
+UNMARKED = (None, False, 0, "", "false", "0")
+"""What marks no record as deleted, where the manifest does not say which value does: flags are written in all of these ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,9 @@ def part(rows: pa.Table, marks: MarkedDeletes, key: Sequence[str], known: pa.Sch
     marked = _marked(rows[marks.column], marks.equals)
     if not pc.any(marked).as_py():
         return Parted(_without_empty_mark(rows, marks.column, known))
-    if not key or any(name not in rows.column_names for name in key):
+    if any(name not in rows.column_names for name in key):
+        return Parted(rows)  # without a key, none of them can be stored or deleted: all go into quarantine
+    if not key:
         return Parted(_without_empty_mark(rows.filter(pc.invert(marked)), marks.column, known))
     keys, gone = records.key_texts(rows, key).to_pylist(), marked.to_pylist()
     alive, last = _last_words(keys, gone, marks.below)
@@ -46,7 +52,13 @@ def part(rows: pa.Table, marks: MarkedDeletes, key: Sequence[str], known: pa.Sch
 def _marked(column: pa.ChunkedArray, equals: Any) -> pa.ChunkedArray:
     if equals is not None:
         return pc.fill_null(pc.equal(pc.cast(column, pa.string()), text_of(equals)), False)
-    return pc.fill_null(column, False) if pa.types.is_boolean(column.type) else pc.is_valid(column)
+    if pa.types.is_boolean(column.type):
+        return pc.fill_null(column, False)
+    unmarked = [value for value in UNMARKED if isinstance(value, str)] if pa.types.is_string(column.type) else []
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        unmarked = [0]
+    said = pc.is_valid(column)
+    return pc.and_(said, pc.invert(pc.is_in(column, pa.array(unmarked).cast(column.type)))) if unmarked else said
 
 
 def _last_words(keys: Sequence[Any], gone: Sequence[bool], below: str) -> tuple[list[bool], list[int]]:
@@ -56,8 +68,8 @@ def _last_words(keys: Sequence[Any], gone: Sequence[bool], below: str) -> tuple[
     alive, last = [False] * len(keys), []
     for row in reversed(range(len(keys))):
         text = keys[row]
-        if gone[row]:
-            if text is not None and text not in settled:
+        if gone[row] and text is not None:
+            if text not in settled:
                 last.append(row)
             settled.add(text)
             folders.add(text)
@@ -96,7 +108,7 @@ def typed_table(objects: Sequence[Mapping[str, Any]], types: Mapping[str, str], 
     names = {name for each in objects for name in each}
     kept = None if known is None else pa.schema([field for field in known if field.name in names])
     decoder = PageDecoder("$", types={name: type_ for name, type_ in types.items() if name in names}, known=kept)
-    decoder.decode(records.to_json(objects))
+    decoder.decode(jsontext.write(objects))
     return decoder.flush()[0]
 
 

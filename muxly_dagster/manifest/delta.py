@@ -45,18 +45,23 @@ class DeltaReader:
                 for name in gone:
                     yield Batch(EMPTY, cleared=(self._span(held.pop(name)["at"]),))
                 for place in self._places:
-                    held[place.name], complete = yield from self._place(place, held.get(place.name))
-                    yield Batch(EMPTY, self._cursor(held), complete=complete)
+                    found, complete = yield from self._place(place, held.get(place.name))
+                    if found is not None:
+                        held[place.name] = found
+                        yield Batch(EMPTY, self._cursor(held), complete=complete)
                 return
             except TokenExpired:
                 pass  # told already; the places' records cannot be told apart
         held = {}
         for place in self._places:
-            held[place.name] = yield from self._in_full(PlaceReader(self._source, self._spec, place, self._known))
-        yield Batch(EMPTY, self._cursor(held), complete=(Span(),))
+            found = yield from self._in_full(PlaceReader(self._source, self._spec, place, self._known))
+            if found is not None:
+                held[place.name] = found
+        if len(held) == len(self._places):
+            yield Batch(EMPTY, self._cursor(held), complete=(Span(),))
 
-    def _place(self, place: Place, kept: Kept | None) -> Generator[Batch, None, tuple[Kept, tuple[Span, ...]]]:
-        """One place's news: what is kept of it then, and the span that was read as a whole."""
+    def _place(self, place: Place, kept: Kept | None) -> Generator[Batch, None, tuple[Kept | None, tuple[Span, ...]]]:
+        """One place's news: what is kept of it then (None: what was kept before), and the span that was read as a whole."""
         reader = PlaceReader(self._source, self._spec, place, self._known)
         if kept is not None:
             try:
@@ -75,22 +80,23 @@ class DeltaReader:
 
     # ---- requests
 
-    def _changes(self, reader: PlaceReader, kept: Kept) -> Generator[Batch, None, Kept]:
+    def _changes(self, reader: PlaceReader, kept: Kept) -> Generator[Batch, None, Kept | None]:
         sync, names = self._sync, {"token": kept["token"]}
         taking = reader.taking(
             sync.request, sync.paging, sync.records or "", token=sync.token, gone=sync.deletes, expiry=Expiry(sync.expired)
         )
         yield from taking.read(names=names)
-        yield from reader.deleted(names)
-        return self._kept(reader.place, self._token_of(taking))
+        all_read = yield from reader.deleted(names)
+        return self._kept(reader.place, self._token_of(taking)) if all_read and not taking.passed_over else None
 
-    def _in_full(self, reader: PlaceReader) -> Generator[Batch, None, Kept]:
+    def _in_full(self, reader: PlaceReader) -> Generator[Batch, None, Kept | None]:
         """Every record. The token is asked for before, so that what changes meanwhile comes with the changes."""
         seed, marks = self._sync.seed, None if isinstance(self._sync.deletes, str) else self._sync.deletes
         token = None if seed == "pages" else self._seed(reader)
         taking = reader.taking(token=self._sync.token if seed == "pages" else "", gone=marks)
         yield from taking.read()
-        yield from reader.deleted({})
+        if not (yield from reader.deleted({})) or taking.passed_over:
+            return None
         return self._kept(reader.place, self._token_of(taking) if seed == "pages" else token)
 
     def _seed(self, reader: PlaceReader) -> Any:

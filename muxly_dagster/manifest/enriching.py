@@ -37,13 +37,21 @@ class Enricher:
 
     A record without a key, one whose condition does not hold and one that is broken stay as they are; so does one whose partner does
     not exist (404, 410, not in a batch's answer) or whose answer the manifest's error rules skip, with a warning for the first of a kind.
-    What was asked once is not asked again, as far as some megabytes of memory go.
+    What was asked once is not asked again, as far as some megabytes of memory go. That is for partners that many records share: what is
+    asked for by the records' `own` key is asked anew on every page, since a record that comes again has changed meanwhile.
     """
 
     def __init__(
-        self, http: Http, specs: Sequence[EnrichSpec], context: Context, judge: Judge | None, *, in_flight: int = _IN_FLIGHT
+        self,
+        http: Http,
+        specs: Sequence[EnrichSpec],
+        context: Context,
+        judge: Judge | None,
+        own: Sequence[str] = (),
+        *,
+        in_flight: int = _IN_FLIGHT,
     ) -> None:
-        self._steps = [_Step(http, spec, context, judge, in_flight) for spec in specs]
+        self._steps = [_Step(http, spec, context, judge, in_flight, shared=list(own) != [spec.key]) for spec in specs]
 
     def enrich(self, page: bytes, records: str) -> bytes:
         """The JSON page with its records enriched, at the same JSONPath. A page that cannot be read comes back as it is.
@@ -82,10 +90,10 @@ class _Memory:
 class _Step:
     """One entry of `enrich`."""
 
-    def __init__(self, http: Http, spec: EnrichSpec, context: Context, judge: Judge | None, in_flight: int) -> None:
+    def __init__(self, http: Http, spec: EnrichSpec, context: Context, judge: Judge | None, in_flight: int, *, shared: bool) -> None:
         self._http, self._spec, self._context, self._judge, self._in_flight = http, spec, context, judge, in_flight
         self._condition: Callable[[Any], bool] | None = parse_condition(spec.when) if spec.when else None
-        self._memory = _Memory()
+        self._memory, self._shared = _Memory(), shared
         self._warned: set[int] = set()
 
     def run(self, texts: list[bytes]) -> list[bytes]:
@@ -96,7 +104,8 @@ class _Step:
         new = [asked for asked in wanted if asked not in found]
         for asked, partner in self._ask_each(new, wanted) if batch is None else self._ask_batches(batch, new, wanted):
             found[asked] = partner
-            self._memory.keep(asked, partner)
+            if self._shared:
+                self._memory.keep(asked, partner)
         enriched = list(texts)
         for asked, (_, indices) in wanted.items():
             partner = found[asked]

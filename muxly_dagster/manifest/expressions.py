@@ -64,7 +64,7 @@ def text_of(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(text_of, value))
     if isinstance(value, dict):
-        return orjson.dumps(value).decode()
+        return to_json(value).decode()
     return str(value)
 
 
@@ -81,7 +81,7 @@ FILTERS: dict[str, Callable[[Any], Any]] = {
     "lower": lambda value: text_of(value).lower(),
     "upper": lambda value: text_of(value).upper(),
     "json": lambda value: to_json(value).decode(),
-    "ascii_json": lambda value: json.dumps(orjson.loads(to_json(value))),  # what a header can hold
+    "ascii_json": lambda value: json.dumps(orjson.loads(to_json(value))).replace("\x7f", "\\u007f"),  # what a header can hold
     "base64": lambda value: base64.b64encode(_bytes(value)).decode(),
     "base64url": lambda value: base64.urlsafe_b64encode(_bytes(value)).decode().rstrip("="),
     "url": lambda value: quote(text_of(value), safe=""),

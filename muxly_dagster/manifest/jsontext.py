@@ -15,8 +15,19 @@ fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 values = msgspec.json.Decoder(float_hook=Decimal).decode
 """A JSON text as values, its numbers exact. Raises ValueError."""
 
+
+def number(text: str) -> float | Decimal:
+    """A JSON number with a fraction or an exponent: a float where that says the same, else a Decimal."""
+    found = float(text)
+    return found if Decimal(repr(found)) == Decimal(text) else Decimal(text)
+
+
+exact = msgspec.json.Decoder(float_hook=number).decode
+"""A JSON text as values; a number that no float says exactly is a Decimal. Raises ValueError."""
+
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_write = msgspec.json.Encoder(decimal_format="number").encode
+write = msgspec.json.Encoder(decimal_format="number").encode
+"""Values as a JSON text, Decimals as the numbers that they are."""
 
 
 def first(text: bytes, path: str) -> bytes | None:
@@ -25,14 +36,14 @@ def first(text: bytes, path: str) -> bytes | None:
     if selector.names is not None:
         return _walk(text, selector)
     found = selector.first(_document(text))
-    return None if found is None else _write(found)
+    return None if found is None else write(found)
 
 
 def records(text: bytes, path: str) -> list[bytes] | None:
     """The records that the JSONPath selects: a list's elements, or one value; None where it leads nowhere. Raises ValueError."""
     selector = parse_path(path)
     if selector.names is None:
-        return [_write(record) for record in selector.records(_document(text)) or []]
+        return [write(record) for record in selector.records(_document(text)) or []]
     found = _walk(text, selector)
     if found is None:
         return None
@@ -57,7 +68,7 @@ def change_records(page: bytes, path: str, change: Callable[[list[bytes]], list[
     try:
         document = _document(page)
         found = [record for record in selector.records(document) or [] if isinstance(record, dict)]
-        texts = [_write(record) for record in found]
+        texts = [write(record) for record in found]
     except (ValueError, RecursionError):
         return page
     if not texts:
@@ -66,7 +77,7 @@ def change_records(page: bytes, path: str, change: Callable[[list[bytes]], list[
         changed = _document(text)
         record.clear()
         record.update(changed)  # in its place: the path need not be known
-    return _write(document)
+    return write(document)
 
 
 def _walk(text: bytes, selector: Selector) -> bytes | None:

@@ -8,6 +8,7 @@ import msgspec
 
 from muxly_dagster.decoding import parse_path
 from muxly_dagster.errors import SourceError
+from muxly_dagster.manifest import jsontext
 
 _DO = "sort the request by the field of `paging.by`, which has to be another one for every record (an id)"
 
@@ -24,7 +25,7 @@ def key_reader(records: str, by: str) -> Callable[[bytes], list[Any]]:
             except (msgspec.DecodeError, AttributeError):
                 pass  # valid JSON of another form, such as one object for a list
         try:
-            found = path.records(msgspec.json.decode(page)) or []
+            found = path.records(jsontext.exact(page)) or []
         except (ValueError, RecursionError):
             return []  # the decoder of the records says what is wrong with the page
         return [_walk(record, names) for record in found]
@@ -42,7 +43,7 @@ def _compiled(path: tuple[str, ...] | None, names: Sequence[str]) -> Callable[[b
     page: Any = list[record]
     for name in reversed(path):
         page = _one_field(name, page)
-    decode = msgspec.json.Decoder(page).decode
+    decode = msgspec.json.Decoder(page, float_hook=jsontext.number).decode
 
     def read(content: bytes) -> list[Any]:
         found: Any = decode(content)
@@ -74,7 +75,7 @@ class Order:
     def __init__(self, by: str) -> None:
         self._by = by
         self._last: Any = None
-        self._sign = 0
+        self._signs: dict[str, int] | None = None
         self._seen: set[str] = set()
 
     def take(self, keys: Sequence[Any], where: str) -> Any:
@@ -92,18 +93,27 @@ class Order:
 
     def _next(self, key: Any, where: str) -> None:
         before, self._last = self._last, key
-        a, b = _number(before), _number(key)
-        if a is None or b is None:  # texts have an order of the API's own making
-            if before is not None and str(before) == str(key):
-                raise self._disorder(f"{str(key)[:200]!r} comes twice", where)
+        if before is None:
             return
-        sign = (b > a) - (b < a)
-        if sign == 0 or sign == -self._sign:
+        if str(before) == str(key):
+            raise self._disorder(f"{str(key)[:200]!r} comes twice", where)
+        numbers = _number(before), _number(key)
+        if numbers[0] is None or numbers[1] is None:
+            return  # texts have an order of the API's own making
+        found = {"number": _sign(numbers[0], numbers[1])}
+        if isinstance(before, str) and isinstance(key, str):
+            found["text"] = _sign(before, key)  # digits may be sorted as a text is: 1, 10, 2
+        held = found if self._signs is None else self._signs
+        self._signs = {name: sign for name, sign in found.items() if sign and held.get(name) == sign}
+        if not self._signs:
             raise self._disorder(f"{key} comes behind {before}", where)
-        self._sign = sign
 
     def _disorder(self, what: str, where: str) -> SourceError:
         return SourceError(f"the records do not come in the order of {self._by}: {what}", do=_DO, where=where)
+
+
+def _sign(a: Any, b: Any) -> int:
+    return int(b > a) - int(b < a)
 
 
 def _number(key: Any) -> Decimal | None:
@@ -111,4 +121,4 @@ def _number(key: Any) -> Decimal | None:
     if isinstance(key, bool) or key is None:
         return None
     text = str(key)
-    return Decimal(text) if (text.lstrip("-").isdigit() and text.isascii()) or isinstance(key, float) else None
+    return Decimal(text) if (text.lstrip("-").isdigit() and text.isascii()) or isinstance(key, float | Decimal) else None

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 from muxly_dagster.decoding import Page
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Http, Request, Response
-from muxly_dagster.manifest.expressions import Context
+from muxly_dagster.manifest.expressions import ABSENT, Context, render
 from muxly_dagster.manifest.keyset import Order
 from muxly_dagster.manifest.requests import build_request
 from muxly_dagster.manifest.schema import (
@@ -49,7 +49,11 @@ class Asking:
 
     def request(self, spec: RequestSpec | None = None, **names: Any) -> Request:
         """The request (or another one of the same stream) with these names beside the others."""
-        request = build_request(spec or self.spec, {**self.context, **names})
+        asked, context = spec or self.spec, {**self.context, **names}
+        if asked.path and render(asked.path, context, into_path=True) is ABSENT:
+            do = "give the source what it names, or correct the stream's request"
+            raise SourceError(f"the request's path {asked.path} names a value that is not there", do=do)
+        request = build_request(asked, context)
         return replace(request, tag=self.tag) if self.tag is not None else request
 
     def send(self, request: Request) -> Response:

@@ -16,7 +16,7 @@ def pattern_mistakes(at: Path, value: Any) -> Iterator[tuple[Path, str, str]]:
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from pattern_mistakes((*at, key), inner)
-    elif isinstance(value, str) and "$" in value:
+    elif isinstance(value, str) and ("$" in value or value.lstrip().startswith("body")):
         for groups in _IN_PATH.findall(value):
             found = _mistake("".join(groups))
             if found:

@@ -1,18 +1,19 @@
 """One stream at one place: its records, what was deleted of them, and its records as a parent's are read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from muxly_dagster.connector import Batch, Unreadable
 from muxly_dagster.decoding import Page, parse_path
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Response
+from muxly_dagster.manifest import jsontext
 from muxly_dagster.manifest.answers import page_reader
+from muxly_dagster.manifest.deleting import UNMARKED
 from muxly_dagster.manifest.discovering import discover
-from muxly_dagster.manifest.expressions import Context, text_of
+from muxly_dagster.manifest.expressions import Context, expressions, text_of
 from muxly_dagster.manifest.judging import Expiry
 from muxly_dagster.manifest.keyset import key_reader
 from muxly_dagster.manifest.paging import Take, envelope_paths, read_pages
@@ -28,7 +29,7 @@ from muxly_dagster.manifest.schema import (
     ResponseSpec,
     StreamSpec,
 )
-from muxly_dagster.manifest.taking import EMPTY, Reading, Source, Taking, asking_for, skipped
+from muxly_dagster.manifest.taking import EMPTY, Reading, Source, Taking, asking_for, nameless, skipped
 
 
 class PlaceReader:
@@ -40,6 +41,11 @@ class PlaceReader:
         self.context: Context = place.context
         if spec.discover is not None:
             found = discover(source.http, spec.discover, place.context, source.judge)
+            if not found.names and "schema.names" in {path for path, _ in expressions(spec.request.model_dump())}:
+                raise SourceError(
+                    "the provider names no fields, and a request that asks for none of them would empty every record",
+                    do="see what the request of the stream's `schema` answers; let no rule of `errors` skip it",
+                )
             self.types = {**found.types, **spec.types}
             self.context = {**place.context, "schema": {"names": found.names}}
 
@@ -70,23 +76,26 @@ class PlaceReader:
         )
         return Taking(self.source, spec, reading, self._known)
 
-    def deleted(self, names: Mapping[str, Any]) -> Iterator[Batch]:
-        """What a list of its own says was deleted, page by page; nothing where there is none."""
+    def deleted(self, names: Mapping[str, Any]) -> Generator[Batch, None, bool]:
+        """What a list of its own says was deleted, page by page; nothing where there is none. Answers whether all of the list was read."""
         listed = self.spec.deletes
         if not isinstance(listed, ListedDeletes):
-            return
+            return True
         table = self.taking().key_table
         paths = [parse_path(path) for path in listed.key]
         found: list[Any] = []
         unread: list[Unreadable] = []
         take = self._objects_taker(JsonResponse(), listed.records, listed.paging, found, unread, optional=listed.records_optional)
+        unnamed: list[Unreadable] = []
         for _ in read_pages(asking_for(self.source, listed.request, {**self.context, **names}), listed.paging, take):
             keys = [[path.first(record) for path in paths] for record in found]
+            unnamed += [nameless(record) for record, key in zip(found, keys, strict=True) if None in key]
             found.clear()
             if keys := [key for key in keys if None not in key]:
                 yield Batch(EMPTY, deletes=table(keys))
-        if unread:
-            yield Batch(EMPTY, unreadable=tuple(unread))
+        if unread or unnamed:
+            yield Batch(EMPTY, unreadable=(*unread, *unnamed))
+        return not unread
 
     def objects(self, names: Mapping[str, Any], unread: list[Unreadable]) -> Iterator[dict[str, Any]]:
         """The records as the answers hold them, without what enriching and files would add; `unread` takes what is none."""
@@ -116,7 +125,7 @@ class PlaceReader:
                 return Page(0, (None,) * max(1, len(beside)))
             content = response.content if bytes_of is None else bytes_of(response.content)
             try:
-                document = msgspec.json.decode(content)
+                document = jsontext.exact(content)
             except (ValueError, RecursionError):
                 document = response.json()  # says what came instead, or reads what JSON does not allow
             records_found = selector.records(document)
@@ -133,4 +142,4 @@ class PlaceReader:
 
 
 def _is_marked(value: Any, equals: Any) -> bool:
-    return value not in (None, False) if equals is None else value is not None and text_of(value) == text_of(equals)
+    return value not in UNMARKED if equals is None else value is not None and text_of(value) == text_of(equals)

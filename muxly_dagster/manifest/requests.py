@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
+from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Request
 from muxly_dagster.manifest.expressions import ABSENT, Context, render, text_of
 from muxly_dagster.manifest.schema import RequestSpec
@@ -17,7 +18,8 @@ def build_request(spec: RequestSpec, context: Context, *, idempotent: bool | Non
     """The request with its expressions filled in; what names a value that is not there is left out.
 
     A path that is nothing but a value of the provider's own (`${token}`, `${page}`, `${key}`, `${record.NAME}`) may be a whole URL, and is
-    used as it is then: the client still holds it to the manifest's `hosts`. Other values in a path cannot leave their place in it.
+    used as it is then: the client still holds it to the manifest's `hosts`. Other values in a path cannot leave their place in it: one
+    that would step up (`..`) raises SourceError.
     `idempotent` says whether the request may safely be sent twice: a pull only reads, a search by POST too.
     """
     headers = {name: text_of(value) for name, value in render(spec.headers, context).items()}
@@ -46,7 +48,15 @@ def _path(text: str, context: Context) -> str:
         if isinstance(value, str) and value.startswith(("https://", "http://")):
             return value
     path = render(text, context, into_path=True)
-    return "" if path is ABSENT else path
+    if path is ABSENT:
+        return ""
+    for written, segment in zip(text.split("/"), path.split("/"), strict=False):
+        # Whatever reads the address takes these for steps, however they are written (RFC 3986, 5.2.4; WHATWG URL, 4.4).
+        if "${" in written and unquote(segment) in (".", ".."):
+            raise SourceError(
+                f"the value {segment!r} would lead out of its place in {text}", do="correct the value: it names nothing there"
+            )
+    return str(path)
 
 
 def _form(fields: Mapping[str, Any]) -> bytes:

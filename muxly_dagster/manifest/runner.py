@@ -78,13 +78,17 @@ def _since(reader: PlaceReader, sync: CursorSync, cursor: Cursor | None) -> Iter
     latest = now - lag_of(sync, reader.context) if sync.lag is not None else None
     position = Position(sync, column_of(sync.field, spec.flatten), cursor, latest)
     by_stretch = _asks_by_stretch(spec)
+    all_read = True
     for stretch in slices(sync, cursor, reader.context, now):
-        names = stretch.context()
-        yield from reader.taking().read(position, names)
+        names, taking = stretch.context(), reader.taking()
+        for batch in taking.read(position, names):
+            # A cursor on the way would pass what is listed as deleted only behind these records.
+            yield batch if all_read and not by_stretch else replace(batch, cursor=None)
+        all_read = all_read and not taking.passed_over
         if by_stretch:
-            yield from reader.deleted(names)
+            all_read = (yield from reader.deleted(names)) and all_read
         end = position.at_end()
-        if end is not None:
+        if end is not None and all_read:
             yield Batch(EMPTY, end)
     if not by_stretch:
         yield from reader.deleted({})

@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from muxly_dagster.connector import Batch, Span, Unreadable
 from muxly_dagster.decoding import Page, PageDecoder, Selector, parse_path
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.http import Http, Judge, Request, Response
+from muxly_dagster.manifest import jsontext
 from muxly_dagster.manifest.answers import page_reader
 from muxly_dagster.manifest.conditional import ask
 from muxly_dagster.manifest.deleting import key_table, part, typed_table, without
 from muxly_dagster.manifest.downloads import ask_for_file, attach_files
 from muxly_dagster.manifest.enriching import Enricher
-from muxly_dagster.manifest.expressions import Context
+from muxly_dagster.manifest.expressions import Context, text_of
 from muxly_dagster.manifest.judging import Expiry
 from muxly_dagster.manifest.keyset import key_reader
 from muxly_dagster.manifest.paging import Asking, envelope_paths, read_pages
@@ -76,7 +76,11 @@ class Reading:
 
 
 class Taking:
-    """Reads the pages of one `Reading` and gives batches. `token` is the newest token met, once a page has named one."""
+    """Reads the pages of one `Reading` and gives batches.
+
+    `token` is the newest token met, once a page has named one. `passed_over` says that an answer was skipped as the manifest's rules say:
+    nobody knows what was in it and behind it, so no token or cursor may stand for more than what came before.
+    """
 
     def __init__(self, source: Source, spec: StreamSpec, reading: Reading, known: pa.Schema | None) -> None:
         self._source, self._spec, self._reading, self._known = source, spec, reading, known
@@ -86,14 +90,15 @@ class Taking:
         self._keys_of = key_reader(reading.records, reading.paging.by) if isinstance(reading.paging, KeysetPaging) else None
         self._gone_at = parse_path(reading.gone) if isinstance(reading.gone, str) else None
         self._marks = reading.gone if isinstance(reading.gone, MarkedDeletes) else None
-        self._enricher = (
-            Enricher(source.http, spec.enrich, reading.context, source.judge, in_flight=source.in_flight) if spec.enrich else None
-        )
+        self._enricher = None
+        if spec.enrich:
+            own = [name for name in spec.key if name not in reading.add]
+            self._enricher = Enricher(source.http, spec.enrich, reading.context, source.judge, own, in_flight=source.in_flight)
         self._added = typed_table([reading.add], reading.types, known) if reading.add else None
         self._gone: list[Any] = []
         self._skipped: list[Unreadable] = []
         self.token: Any = None
-        self.unread = 0
+        self.passed_over = False
 
     def _decoder_of(self, reading: Reading) -> PageDecoder:
         beside = (*self._paths, *([reading.token] if reading.token else []))
@@ -140,6 +145,7 @@ class Taking:
         judge = self._source.judge
         if judge is not None and judge(response) == "skip":
             self._skipped.append(skipped(response))
+            self.passed_over = True
             return Page(0, (None,) * max(1, len(self._paths)))
         try:
             content = response.content if self._bytes_of is None else self._bytes_of(response.content)
@@ -162,7 +168,6 @@ class Taking:
             position.take(rows)
         lost = (*(Unreadable(*each) for each in unread), *self._skipped)
         self._skipped.clear()
-        self.unread += len(lost)
         rows = self._with_added(rows)
         deletes, key = None, self._spec.key
         cleared: tuple[Span, ...] = ()
@@ -192,7 +197,10 @@ class Taking:
     def _keys(self) -> pa.Table:
         columns = [name for name in self._spec.key if name not in self._reading.add]
         keys = [key if isinstance(key, list) else [key] for key in self._gone]
-        return self.key_table([key for key in keys if None not in key and len(key) == len(columns)])
+        named = [key for key in keys if None not in key and len(key) == len(columns)]
+        if not self._decoder.buffered_rows:  # else they are asked for again
+            self._skipped += [nameless(key) for key in keys if None in key or len(key) != len(columns)]
+        return self.key_table(named)
 
     def key_table(self, keys: Sequence[Sequence[Any]]) -> pa.Table:
         """Keys of deleted records as the provider names them, as the stream's key columns."""
@@ -204,7 +212,7 @@ class Taking:
 
 def _values(path: Selector, page: bytes) -> list[Any]:
     try:
-        return path.records(msgspec.json.decode(page)) or []
+        return path.records(jsontext.exact(page)) or []
     except (ValueError, RecursionError):
         return []  # the decoder of the records says what is wrong with the page
 
@@ -217,6 +225,11 @@ def asking_for(source: Source, request: RequestSpec, context: Context, tag: Any 
     elif request.cache:
         send = partial(ask, source.http, answers=source.services.answers)
     return Asking(source.http, request, context, source.in_flight, send, tag)
+
+
+def nameless(record: Any) -> Unreadable:
+    """A deleted record that cannot be told by what is said of it."""
+    return Unreadable(text_of(record), "it was deleted, but where its key should stand there is none")
 
 
 def skipped(response: Response) -> Unreadable:

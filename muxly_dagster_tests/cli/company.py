@@ -15,7 +15,8 @@ from muxly_dagster_tests.connectors.lab import Lab, lab
 from muxly_dagster_tests.peers import carrier
 from muxly_dagster_tests.peers.carrier import Carrier
 from muxly_dagster_tests.peers.dropbox import Dropbox
-from muxly_dagster_tests.peers.ga4 import Analytics
+from muxly_dagster_tests.peers.bigquery import key_pair
+from muxly_dagster_tests.peers.ga4 import Analytics, private_key
 from muxly_dagster_tests.peers.gmail import Gmail
 from muxly_dagster_tests.peers.helpdesk import Helpdesk
 from muxly_dagster_tests.peers.hubspot import TOKEN, HubspotAccount
@@ -23,6 +24,7 @@ from muxly_dagster_tests.peers.onedrive import OneDrive
 from muxly_dagster_tests.peers.salesforce import Organisation
 from muxly_dagster_tests.peers.stripe import StripeAccount
 
+PASSWORD = "p4ssw0rd-of-the-databases"
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "full"
 
 _SHOP = """
@@ -54,7 +56,6 @@ class Company:
     @property
     def environ(self) -> dict[str, str]:
         """What .env holds, and in place of each provider's public address that of its stand-in."""
-        mail, contracts, photos = (each.connector().model_dump()["auth"] for each in (self.mail, self.contracts, self.photos))
         addresses = {
             "PAYMENTS__BASE_URL": self.payments.url,
             "CRM__BASE_URL": self.crm.server.url,
@@ -63,8 +64,6 @@ class Company:
             "ADS__STORAGE_ENDPOINT": self.lab.storage.url,
             "PARCELS__BASE_URL": self.parcels.url,
         }
-        for name, service, auth in (("MAIL", self.mail, mail), ("CONTRACTS", self.contracts, contracts), ("PHOTOS", self.photos, photos)):
-            addresses |= {f"{name}__BASE_URL": service.url + service.base, f"{name}__AUTH__TOKEN_URL": auth["token_url"]}
         environ = {
             "SHOP_DATABASE_URL": self.shop,
             "WAREHOUSE_URL": self.warehouse,
@@ -72,17 +71,97 @@ class Company:
             "HUBSPOT_TOKEN": TOKEN,
             "SALESFORCE_URL": self.wholesale.url,
             "SALESFORCE_CLIENT_ID": "app",
-            "SALESFORCE_CLIENT_SECRET": self.wholesale.secrets[-1],
+            "SALESFORCE_CLIENT_SECRET": "the-c0nsumer-secret",
             "GA4_PROPERTY": "1",
             "GA4_KEY": self.web.key("muxly@example.iam.gserviceaccount.com"),
             "BIGQUERY_KEY": self.lab.bigquery.key(),
             "HELPDESK_URL": self.support.url + self.support.base,
-            "HELPDESK_TOKEN": self.support.token,
+            "HELPDESK_TOKEN": self.support.secrets[0],
             "CARRIER_KEY": carrier.KEY,
             "MICROSOFT_TENANT": "fjordkit.example",
         }
-        for name, auth in (("GMAIL", mail), ("MICROSOFT", contracts), ("DROPBOX", photos)):
-            for each in ("client_id", "client_secret", "refresh_token"):
-                found = auth[each]
-                environ[f"{name}_{each.upper()}"] = found if isinstance(found, str) else found.get_secret_value()
+        for source, prefix, service in (
+            ("MAIL", "GMAIL", self.mail),
+            ("CONTRACTS", "MICROSOFT", self.contracts),
+            ("PHOTOS", "DROPBOX", self.photos),
+        ):
+            addresses |= {f"{source}__BASE_URL": service.url + service.base, f"{source}__AUTH__TOKEN_URL": f"{service.url}/token"}
+            _, refresh_token, client_secret, *_ = service.secrets
+            environ |= {f"{prefix}_CLIENT_ID": "app", f"{prefix}_CLIENT_SECRET": client_secret, f"{prefix}_REFRESH_TOKEN": refresh_token}
         return environ | {f"MUXLY__SOURCES__{name}": address for name, address in addresses.items()}
+
+    @property
+    def secrets(self) -> set[str]:
+        """What nobody may see, the tokens that were given out meanwhile among them."""
+        services = (self.payments, self.wholesale, self.support, self.mail, self.contracts, self.photos)
+        given = {secret for service in services for secret in service.secrets} | {*self.web.secrets, *self.lab.bigquery.tokens}
+        keys = {key_pair("muxly")[0].splitlines()[5], private_key().splitlines()[5]}  # a line of each, since JSON writes line ends anew
+        return given | keys | {TOKEN, carrier.KEY, PASSWORD}
+
+
+@contextlib.contextmanager
+def company(shop: str, warehouse: str) -> Iterator[Company]:
+    """All of it for a while. `shop` and `warehouse` are addresses of empty Postgres databases, to which any password opens."""
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        found = Company(
+            _with_password(shop),
+            _with_password(warehouse),
+            enter(lab()),
+            enter(Analytics()),
+            enter(StripeAccount()),
+            enter(HubspotAccount()),
+            enter(Organisation()),
+            enter(Helpdesk()),
+            enter(Gmail(refreshing=True)),
+            enter(Carrier()),
+            enter(OneDrive(refreshing=True)),
+            enter(Dropbox(refreshing=True)),
+        )
+        _fill(found)
+        yield found
+
+
+def _fill(found: Company) -> None:
+    """Give everybody something to tell."""
+    with psycopg.connect(found.shop) as connection:
+        connection.execute(_SHOP)
+    spend = {
+        "day": pa.array([dt.date(2026, 1, day) for day in (1, 2, 3)]),
+        "campaign": ["winter", "winter", "sale"],
+        "cost": pa.array([decimal.Decimal(cost) for cost in ("19.90", "20.10", "7.00")], pa.decimal128(10, 2)),
+        "updated_at": pa.array([dt.datetime(2026, 1, day, 6, tzinfo=dt.UTC) for day in (2, 3, 4)], pa.timestamp("us", "UTC")),
+    }
+    found.lab.bigquery.put("marketing.spend", pa.table(spend))
+    for channel, sessions in (("Direct", 5), ("Email", 7)):
+        found.web.fact(found.web.today() - dt.timedelta(days=1), sessionDefaultChannelGroup=channel, sessions=sessions, keyEvents=1)
+    found.payments.put(1, 2, text="from the shop")
+    found.payments.write("charges", "ch_1", amount=34900)
+    found.payments.write("charges", "ch_2", amount=8950)
+    found.crm.define("contacts", email="string", firstname="string", lastname="string", lifecyclestage="string")
+    found.crm.define("deals", dealname="string", amount="number", dealstage="string", closedate="datetime")
+    found.crm.write("contacts", 1, email="ada@shop.example", firstname="Ada", lifecyclestage="customer")
+    found.crm.write("deals", 7, dealname="Scouts", amount="12000", dealstage="closedwon")
+    found.crm.write("deals", 8, dealname="School", amount="900", dealstage="open")
+    found.wholesale.write("Account", 1, Name="Nordic Huts", AnnualRevenue=2_500_000, BillingCity="Bergen")
+    found.wholesale.write("Account", 2, Name="Out of business", AnnualRevenue=0, BillingCity="Oslo")
+    found.support.put(1, 2, text="open")
+    found.support.put(3, text="closed")
+    found.mail.put(1, 2, 3, text="blue")
+    found.parcels.send(1, 2, 3)
+    found.contracts.write("lease.txt", b"We rent the hall.", item="I!1")
+    found.photos.make_folder("/Products")
+    found.photos.write("/Products/tent.jpg", b"a tent")
+    found.photos.write("/Private/diary.txt", b"nobody's business")
+
+
+def _with_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    user, _, host = rest.partition("@")
+    return f"{scheme}://{user.partition(':')[0]}:{PASSWORD}@{host}"
+
+
+def write_example(folder: Path) -> Path:
+    """The example's files, copied to where a project may leave its own."""
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns(".muxly", "archive"))
+    return folder

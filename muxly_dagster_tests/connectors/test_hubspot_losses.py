@@ -27,7 +27,9 @@ def pulled(account: HubspotAccount, tmp_path: Path) -> Pulled:
 # ---- answers that are not whole -----------------------------------------------------------------------------------------
 
 
-def test_a_record_that_cannot_be_read_by_id_just_now_stops_the_pull_and_comes_with_the_next(account: HubspotAccount, pulled: Pulled) -> None:
+def test_a_record_that_cannot_be_read_just_now_stops_the_pull_and_comes_with_the_next(
+    account: HubspotAccount, pulled: Pulled
+) -> None:
     account.put(1, 2, 3, text="first")
     pulled.run()
     account.put(2, 3, text="second")
@@ -67,6 +69,32 @@ def test_many_large_records_with_times_in_milliseconds_are_all_mended(account: H
     outcome = pulled.run()
     assert (outcome.changed, outcome.refused) == (300, 0)
     assert {row["closedate"] for row in pulled.rows().values()} == {dt.datetime(2026, 1, 1, 0, 0, 0, 123000, dt.UTC)}
+
+
+def test_an_empty_page_in_the_middle_of_a_search_is_not_its_end(account: HubspotAccount, pulled: Pulled) -> None:
+    account.put(1, 2, text="first")
+    pulled.run()
+    account.put(1, 2, text="second")
+    account.empty_searches = 1
+    with pytest.raises(SourceError, match="says that there is more"):
+        pulled.run()
+    pulled.run()
+    assert pulled.texts() == {1: "second", 2: "second"}
+
+
+@pytest.mark.parametrize("path", ["/crm/properties", "/search", "/batch/read", "/contacts", "/crm/associations"])
+def test_an_answer_that_is_none_of_hubspots_is_told_and_the_next_pull_goes_on(account: HubspotAccount, pulled: Pulled, path: str) -> None:
+    account.pull = {"stream": "contacts", "associations": ["deals"]}
+    account.put(1, 2, text="first")
+    pulled.run()
+    account.put(2, text="second")
+    account.garbled = path
+    with pytest.raises(SourceError) as caught:
+        pulled.run()
+    assert caught.value.do and caught.value.where
+    account.garbled = ""
+    pulled.run()
+    assert pulled.texts() == {1: "first", 2: "second"}
 
 
 # ---- places that are void -----------------------------------------------------------------------------------------------

@@ -18,11 +18,6 @@ class Helpdesk(Service):
         self.tickets: dict[int, dict[str, Any]] = {}
         self._day = 0
 
-    @property
-    def token(self) -> str:
-        """What signs in."""
-        return self._access
-
     def put(self, *numbers: int, text: str = "", requester: str = "ada@shop.example") -> None:
         """Create or change tickets, a day later."""
         for number in numbers:

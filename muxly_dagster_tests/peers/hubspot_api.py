@@ -69,6 +69,8 @@ class HubspotApi:
         self.associations_failures = 0  # so many of the next requests for associations fail in part
         self.unreadable_now: set[int] = set()  # records that the batch read gives an error for
         self.on_list: Callable[[], None] = lambda: None  # called before a list is answered
+        self.garbled = ""  # answers to paths with this part are no JSON objects
+        self.empty_searches = 0  # so many of the next searches give an empty page that is not the last
         self.list_tokens: set[int] = set()
         self.void_tokens: set[int] = set()
         self.missing_scopes: dict[str, str] = {}
@@ -111,6 +113,8 @@ class HubspotApi:
                     self._sign_in(asked, found.groupdict().get("type", ""))
                 if early := self._trouble(asked):
                     return early
+                if self.garbled and self.garbled in asked.path:
+                    return 200, "<html>the proxy is closed</html>", {}
                 result = answer(self, asked, **found.groupdict())
                 return result if isinstance(result, tuple) else (200, result, {})
         raise Refusal(404, "OBJECT_NOT_FOUND", f"no such path: {asked.path}")
@@ -199,6 +203,9 @@ class HubspotApi:
         known = self.now - self.index_lag
         live = (r for r in self._type(type).values() if not r.archived and not r.merged_into and r.modified <= known)
         found = sorted(r.id for r in live if all(test(r) for test in tests))
+        if self.empty_searches and found:
+            self.empty_searches -= 1
+            return {"total": len(found), "results": [], "paging": {"next": {"after": "200"}}}
         page = found[after : after + min(limit, self.page)]
         paging = {"paging": {"next": {"after": str(after + len(page))}}} if after + len(page) < len(found) else {}
         return {"total": len(found), "results": [self._shown(type, n, body["properties"]) for n in page], **paging}

@@ -61,6 +61,17 @@ def test_a_cursor_moves_even_when_nothing_changed(road: Road) -> None:
     assert asked(what) == [1, 9]
 
 
+def test_a_cursor_is_kept_before_there_is_any_record(road: Road) -> None:
+    what = scripted(lambda cursor: iter([Batch(rows({"id": "1"}).slice(0, 0), cursor=9)]), BY_CURSOR)
+    road.run(what)
+    road.run(what)
+    later = scripted(lambda cursor: iter([Batch(rows({"id": "1"}), cursor=10)]), BY_CURSOR)
+    road.run(later)
+    road.run(later)
+    assert (asked(what), asked(later)) == ([None, 9], [9, 10])
+    assert road.current() == [{"id": "1"}]
+
+
 def test_a_pull_that_breaks_keeps_what_is_safe_and_goes_on_there(road: Road) -> None:
     def breaks(cursor: Any) -> Iterator[Batch]:
         yield Batch(rows({"id": "1"}), cursor=1)

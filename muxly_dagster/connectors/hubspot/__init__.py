@@ -203,7 +203,7 @@ class Hubspot(Connector):
             yield from read_pipelines(api, pull.object_types, known)
             return
         response = api.get("crm/properties", pull.stream)
-        schema: Schema = read_schema(response.content)
+        schema: Schema = read_schema(response)
         check_names(schema, [*pull.properties, *pull.history], pull.stream)
         wanted = Wanted(
             object_type=pull.stream,

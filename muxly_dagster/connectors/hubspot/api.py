@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -17,6 +17,8 @@ API_VERSION = "2026-09"
 
 BASE_URL = "https://api.hubapi.com"
 SEARCH_PATH = "/crm/objects/*/search"
+
+T = TypeVar("T")
 
 _SUPPORTED_MONTHS = 18
 _POLICY_WAITS = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}
@@ -103,6 +105,15 @@ def checked(response: Response) -> Response:
     raise _error(response, problem, said)
 
 
+def parsed(response: Response, as_type: type[T]) -> T:
+    """The body of an answer. Raises SourceError where it is not what HubSpot's API says."""
+    try:
+        return msgspec.json.decode(response.content, type=as_type)
+    except (msgspec.DecodeError, ValueError) as error:
+        what = f"the answer is not one of HubSpot's API ({response.redaction(str(error))})"
+        raise SourceError(what, do="try again; if it stays, check `api_version` and `base_url`", where=response.where) from None
+
+
 def whole(response: Response, what: str, do: str) -> Response:
     """The answer of a batch read, if it has all that there is.
 
@@ -110,7 +121,7 @@ def whole(response: Response, what: str, do: str) -> Response:
     associations are among it, and nothing to worry about. Raises SourceError for anything else: taken for an answer, it would be a loss.
     """
     if response.status == 207:
-        for failure in msgspec.json.decode(response.content, type=_Failures).errors:
+        for failure in parsed(response, _Failures).errors:
             if failure.category != _GONE and _NONE not in str(failure.sub_category):
                 raise SourceError(f"HubSpot could not read {what} ({response.redaction(failure.message)})", do=do, where=response.where)
     return response

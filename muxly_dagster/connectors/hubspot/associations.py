@@ -6,8 +6,7 @@ import msgspec
 import orjson
 import pyarrow as pa
 
-from muxly_dagster.connectors.hubspot.api import Api, in_chunks, whole
-from muxly_dagster.errors import SourceError
+from muxly_dagster.connectors.hubspot.api import Api, in_chunks, parsed, whole
 from muxly_dagster.http import Request, Response
 from muxly_dagster.records import JSON_FIELD
 
@@ -71,13 +70,8 @@ def _request(api: Api, from_type: str, to_type: str, inputs: list[dict[str, str]
 
 def _take(response: Response, found: dict[str, dict[str, list[str]]]) -> Iterator[tuple[str, str]]:
     """Note what an answer says; what remains are ids of records that have more, with the place to go on."""
-    try:
-        whole(response, "the associations of some records", "run the pull again; if it stays, leave out `associations`")
-        answer = msgspec.json.decode(response.content, type=_Answer)
-    except (msgspec.DecodeError, ValueError) as error:
-        what = f"the associations cannot be read ({response.redaction(str(error))})"
-        raise SourceError(what, do="try again; if it stays, check `api_version`", where=response.where) from None
-    for result in answer.results:
+    whole(response, "the associations of some records", "run the pull again; if it stays, leave out `associations`")
+    for result in parsed(response, _Answer).results:
         mine = found.setdefault(str(result.source.id), {})
         for to in result.to:
             mine.setdefault(str(to.to_object_id), []).extend(kind.label for kind in to.association_types if kind.label)

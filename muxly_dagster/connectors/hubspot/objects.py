@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muxly_dagster.connector import Batch, Cursor, Unreadable
-from muxly_dagster.connectors.hubspot.api import Api, checked, in_chunks, whole
+from muxly_dagster.connectors.hubspot.api import Api, checked, in_chunks, parsed, whole
 from muxly_dagster.connectors.hubspot.associations import associated, association_field
 from muxly_dagster.connectors.hubspot.properties import ID, MERGED, repaired
 from muxly_dagster.decoding import PageDecoder
@@ -84,7 +84,7 @@ def listed_ids(api: Api, object_type: str, after: str | None, *, archived: bool 
     """The ids of all records, page by page, with the token of the page behind each (None: it was the last)."""
     while True:
         params = {"limit": _PAGE, "properties": ID, "archived": archived, "after": after}
-        page = msgspec.json.decode(api.get("crm/objects", object_type, params=params).content, type=_Ids)
+        page = parsed(api.get("crm/objects", object_type, params=params), _Ids)
         after = page.paging.next.after if page.paging and page.paging.next else None
         yield [record.id for record in page.results], after
         if after is None:

@@ -9,8 +9,9 @@ import msgspec
 import orjson
 
 from muxly_dagster.connector import Unreadable
-from muxly_dagster.connectors.hubspot.api import Api
+from muxly_dagster.connectors.hubspot.api import Api, parsed
 from muxly_dagster.errors import ConfigurationError, Problem
+from muxly_dagster.http import Response
 from muxly_dagster.project.checks import did_you_mean
 
 ID = "hs_object_id"
@@ -56,9 +57,9 @@ class Schema:
         return [Problem("", f"there is no property {name!r}", did_you_mean(name, self.properties)) for name in unknown]
 
 
-def read_schema(content: bytes) -> Schema:
+def read_schema(response: Response) -> Schema:
     """The schema from the answer of the properties API."""
-    return Schema({p.name: p for p in msgspec.json.decode(content, type=_Properties).results})
+    return Schema({p.name: p for p in parsed(response, _Properties).results})
 
 
 def check_names(schema: Schema, names: Sequence[str], object_type: str) -> None:
@@ -70,7 +71,7 @@ def check_names(schema: Schema, names: Sequence[str], object_type: str) -> None:
 
 def ask_schema(api: Api, object_type: str) -> Schema:
     """The object type's schema as it is now."""
-    return read_schema(api.get("crm/properties", object_type).content)
+    return read_schema(api.get("crm/properties", object_type))
 
 
 def repaired(bad: Unreadable, types: Mapping[str, str]) -> bytes | None:

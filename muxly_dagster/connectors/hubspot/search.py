@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from muxly_dagster.connectors.hubspot.api import Api, checked
+from muxly_dagster.connectors.hubspot.api import Api, checked, parsed
 from muxly_dagster.connectors.hubspot.properties import ID
 from muxly_dagster.errors import SourceError
 
@@ -51,8 +51,11 @@ def modified_ids(api: Api, object_type: str, start: dt.datetime, end: dt.datetim
             "limit": _AT_ONCE,
         }
         response = checked(api.http.request(api.reading("crm/objects", object_type, "search", json=body)))
-        answer = msgspec.json.decode(response.content, type=_Answer)
+        answer = parsed(response, _Answer)
         ids = [found.id for found in answer.results]
+        if not ids and answer.paging:
+            do = "run the pull again later: taken for the end, it would leave records out"
+            raise SourceError("the search gives an empty page and says that there is more", do=do, where=response.where)
         if not ids:
             return
         if (last and int(ids[0]) <= int(last)) or any(int(a) >= int(b) for a, b in itertools.pairwise(ids)):

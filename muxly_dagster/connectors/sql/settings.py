@@ -27,8 +27,8 @@ class SqlPull(PullSettings):
     lookback: str | int = Field(
         "", description="How far before the last value to read again, for rows that appear late: `15m` for a time, `1000` for a number."
     )
-    deletes: Literal["", "keys"] = Field(
-        "", description="`keys`: a pull by cursor then reads all keys too, and what is no longer among them is deleted in the lake."
+    deletes: Literal["keys"] | None = Field(
+        None, description="`keys`: a pull by cursor then reads all keys too, and what is no longer among them is deleted in the lake."
     )
     deletes_every: str = Field("", description="How often all keys are read, such as `1d`; with every pull unless told otherwise.")
     batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="Rows in one batch.")
