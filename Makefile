@@ -11,6 +11,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 COMPILE := pip compile --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 DLT := "dlt[parquet]==1.31.0"
+AIRBYTE := "airbyte-cdk==7.39.1"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 # Child processes of the tests start twice as fast with compiled modules.
@@ -41,7 +42,7 @@ else
 	MUXLY_PROJECT=.demo/muxly.yaml $(BIN)/muxly dev $(ARGS)
 endif
 
-test: $(READY) ## Run the test suite (arguments for pytest: make test ARGS="-k lake")
+test: $(READY) .venv-bench/.ready .venv-airbyte/.ready ## Run the test suite (arguments for pytest: make test ARGS="-k lake")
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: lint types floors check-lock check-tables docs ## Do what CI does, besides the tests
@@ -78,12 +79,18 @@ docs: $(READY) ## Build the documentation into site/
 bench: $(READY) .venv-bench/.ready ## Measure how fast it is (docs/development/benchmarks.md)
 	@$(BIN)/python -m benchmarks
 
-# dlt, which Muxly is measured against, in an environment of its own: its dependencies must not bind Muxly's.
+# dlt, which Muxly is measured against and whose sources it runs, in an environment of its own: its dependencies must not bind Muxly's.
 .venv-bench/.ready: pyproject.toml
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet $(DLT)
 	@touch $@
 
+# airbyte-cdk, which runs Airbyte's manifests, for the tests of that: it pins what Muxly must be free to choose.
+.venv-airbyte/.ready: pyproject.toml
+	@test -x .venv-airbyte/bin/python || $(PYTHON) -m venv .venv-airbyte
+	@.venv-airbyte/bin/python -m pip install --quiet $(AIRBYTE)
+	@touch $@
+
 clean: ## Delete everything that was made here, the virtual environment and the demo too
-	@rm -rf .venv .venv-bench .demo .muxly .dagster site build dist .coverage .*_cache *.egg-info
+	@rm -rf .venv .venv-bench .venv-airbyte .demo .muxly .dagster site build dist .coverage .*_cache *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -66,7 +66,7 @@ class Message(msgspec.Struct):
     record: Record | None = None
     state: Any = None
     catalog: Any = None
-    connectionStatus: Any = None  # noqa: N815 - the protocol's own spelling
+    connectionStatus: Any = None
     log: Any = None
     trace: Any = None
 

@@ -1,9 +1,8 @@
 """Commands about the project itself: init, check, schema."""
 
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -112,11 +111,20 @@ def _tell(project: Path, assembly: Assembly, results: Mapping[str, CheckResult],
 
 
 def _try_all(assembly: Assembly) -> dict[str, CheckResult]:
-    tasks: dict[str, Callable[[], CheckResult]] = {f"source {n}": partial(try_out, source) for n, source in assembly.sources.items()}
-    tasks |= {f"pull {n}": partial(check_pull, pull) for n, pull in assembly.pulls.items() if _looks_at_pulls(pull.connector)}
-    tasks |= {f"destination {n}": partial(try_out, destination) for n, destination in assembly.destinations.items()}
     with ThreadPoolExecutor(8) as pool:
-        return dict(zip(tasks, pool.map(lambda task: task(), tasks.values()), strict=True))
+        # Before any pull, so that none waits for a source which in turn waits for its place.
+        sources = {name: pool.submit(try_out, source) for name, source in assembly.sources.items()}
+        destinations = {name: pool.submit(try_out, destination) for name, destination in assembly.destinations.items()}
+        looked_at = [(name, pull) for name, pull in assembly.pulls.items() if _looks_at_pulls(pull.connector)]
+        pulls = {name: pool.submit(_check_behind, sources[pull.source], pull) for name, pull in looked_at}
+    results = {f"source {name}": future.result() for name, future in sources.items()}
+    results |= {f"pull {name}": result for name, future in pulls.items() if (result := future.result())}
+    return results | {f"destination {name}": future.result() for name, future in destinations.items()}
+
+
+def _check_behind(source: Future[CheckResult], pull: Pull) -> CheckResult | None:
+    """What the provider finds wrong with a pull; None where its source has failed already, which would be said once more for each pull."""
+    return check_pull(pull) if source.result().status == "ok" else None
 
 
 def _looks_at_pulls(connector: Connector) -> bool:

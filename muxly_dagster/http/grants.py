@@ -36,26 +36,34 @@ class ClientCredentials:
         return f"client_credentials at {self._endpoint!r}"
 
 
+class Rotation:
+    """A refresh token that was configured, and the newest one that the server gave in place of it. Hold `lock` to ask with it."""
+
+    def __init__(self, refresh_token: str) -> None:
+        self.configured = self.newest = refresh_token
+        self.lock = threading.Lock()
+
+
 class RefreshToken:
     """The client acts for the user whose refresh token it has (RFC 6749, 6).
 
-    Where the server gives a new refresh token with every access token, the newest is used from then on.
+    Where the server gives a new refresh token with every access token, the newest is used from then on, by all who share the rotation.
     """
 
-    def __init__(self, endpoint: TokenEndpoint, refresh_token: str, fields: Mapping[str, str]) -> None:
+    def __init__(self, endpoint: TokenEndpoint, rotation: Rotation, fields: Mapping[str, str]) -> None:
         self._endpoint, self._fields = endpoint, {"grant_type": "refresh_token", **fields}
-        self._configured = self._newest = refresh_token
-        self._lock = threading.Lock()
+        self._rotation = rotation
 
     def ask(self) -> Token:
         """See token_source.Grant."""
-        with self._lock:
+        rotation = self._rotation
+        with rotation.lock:
             try:
-                token = self._endpoint.ask({**self._fields, "refresh_token": self._newest})
+                token = self._endpoint.ask({**self._fields, "refresh_token": rotation.newest})
             except Refused as refused:
                 raise self._explained(refused) from None
-            if token.refresh is not None and token.refresh != self._newest:
-                if self._newest == self._configured:
+            if token.refresh is not None and token.refresh != rotation.newest:
+                if rotation.newest == rotation.configured:
                     # Nothing stores it yet, so whoever runs Muxly must hear of it before the process ends.
                     _log.warning(
                         "%s gave a new refresh token in place of the one in `auth`; it is kept in this process only and has to be stored. "
@@ -63,12 +71,12 @@ class RefreshToken:
                         "client refresh tokens that stay valid",
                         self._endpoint,
                     )
-                self._newest = token.refresh
+                rotation.newest = token.refresh
             return token
 
     def secrets(self) -> tuple[str, ...]:
         """See token_source.Grant."""
-        return (self._endpoint.client_secret, self._configured, self._newest)
+        return (self._endpoint.client_secret, self._rotation.configured, self._rotation.newest)
 
     def _explained(self, refused: Refused) -> MuxlyError:
         if refused.error == "invalid_grant":

@@ -32,6 +32,9 @@ class Reach:
         """Why the URL may not be asked, as the end of a sentence; empty when it may."""
         if url.scheme not in _PORTS or not url.hostname:
             return f"which is not an http or https address ({url.scheme or 'no scheme'})"
+        if "\\" in url.netloc:
+            # To what sends the request it is a slash (WHATWG URL, 4.4), so the host would be another one than the one looked at here.
+            return "whose host holds a backslash, which programs read in different ways"
         start = came_from or self.base
         if start and start.scheme == "https" and url.scheme == "http":
             return f"at {url.hostname}, which would leave https for plain http"

@@ -23,6 +23,9 @@ _TICK = 0.25
 _AGAIN = 0.1
 """Seconds until one who waits for a place asks again."""
 
+_PARTING = 5.0
+"""Seconds that closing waits for what is held to be given back; by then it has run out by itself (`state.turns.LEASE`)."""
+
 
 class _Lane:
     """The requests that are covered by the same rates, and the starts that are reserved for them."""
@@ -144,14 +147,14 @@ class SharedBudgets(Budgets):
                 self._due.notify()
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Give back what is held, unless that takes long: a database that is locked or gone keeps nobody from ending."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
             self._due.notify()
             keeper = self._keeper
         if keeper is not None:
-            keeper.join()
+            keeper.join(_PARTING)
 
     def _lane(self, covering: list[Budget]) -> _Lane | None:
         key = tuple(covering)
@@ -211,7 +214,7 @@ class SharedBudgets(Budgets):
             work.append(partial(self._turns.pause, names, seconds))
         self._pauses.clear()
         for lane in self._lanes.values():
-            if lane.lacking and now >= lane.ask_at:
+            if lane.lacking and lane.waiting and now >= lane.ask_at:
                 work.append(partial(self._reserve, lane))
             elif lane.left_over(now):
                 work.append(partial(self._settle, lane))
@@ -225,7 +228,7 @@ class SharedBudgets(Budgets):
 
     def _until_due(self) -> float | None:
         """Seconds until there is something to do; None: until somebody comes."""
-        times = [lane.ask_at for lane in self._lanes.values() if lane.lacking]
+        times = [lane.ask_at for lane in self._lanes.values() if lane.lacking and lane.waiting]
         times += [lane.grant.closes for lane in self._lanes.values() if lane.grant is not None and lane.used < lane.grant.count]
         times += [p.next_at for p in self._places.values() if p.waiting or p.budget.running or p.wanted]
         times += [self._look_at] if self._waiting else []
@@ -234,6 +237,7 @@ class SharedBudgets(Budgets):
     def _reserve(self, lane: _Lane) -> None:
         with self._changed:
             wanted, used = lane.wanted(), lane.account_for()
+            lane.ask_at = time.monotonic() + _TICK  # for the case that it fails: the database is not asked without a breath
         grant = self._turns.reserve(lane.rates, wanted, used)
         with self._changed:
             lane.grant, lane.used, lane.ask_at = grant, 0, 0.0 if grant.count else grant.opens

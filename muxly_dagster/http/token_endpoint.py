@@ -123,7 +123,7 @@ def _token(response: Response) -> Token:
         raise Refused(
             known, text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…", response.where, response.headers.get("date", "")
         )
-    value = response.json()
+    value = _document(response)
     token = value.get("access_token") if isinstance(value, dict) else None
     if not isinstance(token, str) or not token:
         do = "check token_url: it must be the address that gives tokens out, not the one a user signs in at"
@@ -150,6 +150,17 @@ def _said(response: Response) -> tuple[str, str]:
     code = inner.get("code") or inner.get("status") or inner.get("type") or "" if inner else error or ""
     said = value.get("error_description") or inner.get("message") or value.get("message") or ""
     return str(code) if not value.get("access_token") else "", str(said)
+
+
+def _document(response: Response) -> Any:
+    """The answer's JSON. Raises SourceError without a word of what stands there instead: it may be a token in another form."""
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        do = "check token_url: it must be the address that gives tokens out, as JSON (RFC 6749, 5.1)"
+        kind = response.headers.get("content-type", "").partition(";")[0].strip()
+        what = f"answered something that is no JSON{f' ({kind})' if kind else ''} where a token should be"
+        raise SourceError(what, do=do, where=response.where) from None
 
 
 def _seconds(value: Any) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 
 from muxly_dagster.auth import Auth, CustomAuth, OAuth2, ServiceAccount, TokenSource
 from muxly_dagster.errors import ConfigurationError
-from muxly_dagster.http.grants import ClientCredentials, RefreshToken
+from muxly_dagster.http.grants import ClientCredentials, RefreshToken, Rotation
 from muxly_dagster.http.service_accounts import AccountAssertion, MachineIdentity, account_key
 from muxly_dagster.http.token_endpoint import TokenEndpoint
 from muxly_dagster.http.token_source import Grant, Tokens
@@ -17,7 +17,8 @@ Custom = Callable[[CustomAuth], TokenSource]
 """Makes the token source of a kind that a plugin brings."""
 
 _shared: dict[str, Tokens] = {}
-"""Kept for the life of the process: a refresh token that was given in place of a configured one is known nowhere else."""
+_rotations: dict[str, Rotation] = {}
+"""Both kept for the life of the process: a refresh token that was given in place of a configured one is known nowhere else."""
 
 _lock = threading.Lock()
 
@@ -85,7 +86,9 @@ def sign_in(
             # A refreshed token has the scopes that the user agreed to; asking for less is for `auth` alone to say (RFC 6749, 6).
             scope = scope_separator.join(auth.scopes or (() if refresh else scopes))
             fields = {**({"scope": scope} if scope else {}), **(token_params or {}), **auth.token_params}
-            grant: Grant = RefreshToken(endpoint, refresh, fields) if refresh else ClientCredentials(endpoint, fields)
+            grant: Grant = (
+                RefreshToken(endpoint, _rotation(url, auth.client_id, refresh), fields) if refresh else ClientCredentials(endpoint, fields)
+            )
             return _one(grant, (url, auth.client_id, endpoint.client_secret, endpoint.client_auth, refresh, fields), header, prefix)
         case ServiceAccount():
             wanted = tuple(auth.scopes or scopes)
@@ -107,7 +110,17 @@ def sign_in(
 
 def _one(grant: Grant, credentials: Any, header: str, prefix: str) -> Tokens:
     """The source of these credentials, made where there is none yet."""
-    said = json.dumps([type(grant).__name__, credentials, header, prefix], sort_keys=True)
-    name = hashlib.sha256(said.encode()).hexdigest()  # so that no secret is the key of anything
+    name = _hidden(type(grant).__name__, credentials, header, prefix)
     with _lock:
         return _shared.setdefault(name, Tokens(grant, header, prefix))
+
+
+def _rotation(url: str, client_id: str, refresh_token: str) -> Rotation:
+    """The one rotation of this refresh token, whatever else is asked for with it: to use a replaced one can end the user's sign-in."""
+    with _lock:
+        return _rotations.setdefault(_hidden(url, client_id, refresh_token), Rotation(refresh_token))
+
+
+def _hidden(*parts: Any) -> str:
+    """A name made of secrets that tells none of them."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

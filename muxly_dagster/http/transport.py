@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from muxly_dagster.http import native
 from muxly_dagster.http.messages import Headers
 from muxly_dagster.http.redaction import Redaction
 
-try:
+HAS_PYREQWEST = native.load()
+if HAS_PYREQWEST:
     from pyreqwest import exceptions
     from pyreqwest.client import SyncClientBuilder
-except ImportError:  # no wheel for this platform
-    HAS_PYREQWEST = False
-else:
-    HAS_PYREQWEST = True
 
 if TYPE_CHECKING:
     from pyreqwest.client import SyncClient

@@ -81,6 +81,8 @@ def _deletes_mistakes(at: Path, stream: StreamSpec, known: frozenset[str], manif
 def _mark_mistakes(at: Path, stream: StreamSpec, marks: MarkedDeletes) -> Iterator[Found]:
     if stream.sync.kind != "full" and not stream.key:
         yield at, "what is deleted is named by a key, and the stream has none", "add `key:` to the stream"
+    if marks.leaf is not None and not marks.below:
+        yield (*at, "leaf"), "nothing says what lies below a record", "add `below`, such as /"
     if marks.below and len(stream.key) != 1:
         yield (*at, "below"), "only a key of one column says what lies below it", "remove `below`, or give the stream a key of one column"
 

@@ -32,17 +32,19 @@ def part(rows: pa.Table, marks: MarkedDeletes, key: Sequence[str], known: pa.Sch
     if marks.column not in rows.column_names or not len(rows):
         return Parted(rows)
     marked = _marked(rows[marks.column], marks.equals)
-    if not pc.any(marked).as_py():
+    leaf = _is(rows[marks.column], marks.leaf) if marks.leaf is not None else pa.chunked_array([pa.repeat(False, len(rows))])
+    if not pc.any(pc.or_(marked, leaf)).as_py():
         return Parted(_without_empty_mark(rows, marks.column, known))
     if any(name not in rows.column_names for name in key):
         return Parted(rows)  # without a key, none of them can be stored or deleted: all go into quarantine
     if not key:
         return Parted(_without_empty_mark(rows.filter(pc.invert(marked)), marks.column, known))
     keys, gone = records.key_texts(rows, key).to_pylist(), marked.to_pylist()
-    alive, last = _last_words(keys, gone, marks.below)
+    cuts = pc.or_(marked, leaf).to_pylist()
+    alive, last = _last_words(keys, gone, cuts, marks.below)
     cleared: tuple[Span, ...] = ()
     if marks.below:
-        folders = {text for text, is_gone in zip(keys, gone, strict=True) if is_gone and text is not None}
+        folders = {text for text, is_cut in zip(keys, cuts, strict=True) if is_cut and text is not None}
         after = marks.below[:-1] + chr(ord(marks.below[-1]) + 1)
         cleared = tuple(Span(key[0], f + marks.below, f + after) for f in sorted(folders) if not _lies_below(f, folders, marks.below))
     deletes = rows.take(pa.array(last, pa.int64())).select(list(key))
@@ -51,18 +53,25 @@ def part(rows: pa.Table, marks: MarkedDeletes, key: Sequence[str], known: pa.Sch
 
 def _marked(column: pa.ChunkedArray, equals: Any) -> pa.ChunkedArray:
     if equals is not None:
-        return pc.fill_null(pc.equal(pc.cast(column, pa.string()), text_of(equals)), False)
+        return _is(column, equals)
     if pa.types.is_boolean(column.type):
         return pc.fill_null(column, False)
-    unmarked = [value for value in UNMARKED if isinstance(value, str)] if pa.types.is_string(column.type) else []
+    unmarked: list[Any] = [value for value in UNMARKED if isinstance(value, str)] if pa.types.is_string(column.type) else []
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
         unmarked = [0]
     said = pc.is_valid(column)
     return pc.and_(said, pc.invert(pc.is_in(column, pa.array(unmarked).cast(column.type)))) if unmarked else said
 
 
-def _last_words(keys: Sequence[Any], gone: Sequence[bool], below: str) -> tuple[list[bool], list[int]]:
-    """From the last row to the first: which rows are alive, and the rows whose key is gone for good."""
+def _is(column: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:
+    return pc.fill_null(pc.equal(pc.cast(column, pa.string()), text_of(value)), False)
+
+
+def _last_words(keys: Sequence[Any], gone: Sequence[bool], cuts: Sequence[bool], below: str) -> tuple[list[bool], list[int]]:
+    """From the last row to the first: which rows are alive, and the rows whose key is gone for good.
+
+    `cuts` are the rows that say that nothing lies below them any more: those that are gone, and leaves.
+    """
     settled: set[Any] = set()  # keys whose last word was said
     folders: set[Any] = set()
     alive, last = [False] * len(keys), []
@@ -72,10 +81,11 @@ def _last_words(keys: Sequence[Any], gone: Sequence[bool], below: str) -> tuple[
             if text not in settled:
                 last.append(row)
             settled.add(text)
-            folders.add(text)
         else:
             alive[row] = text not in folders and not (below and text is not None and _lies_below(text, folders, below))
             settled.add(text)
+        if cuts[row] and text is not None:
+            folders.add(text)
     return alive, sorted(last)
 
 

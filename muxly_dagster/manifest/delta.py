@@ -92,6 +92,8 @@ class DeltaReader:
     def _in_full(self, reader: PlaceReader) -> Generator[Batch, None, Kept | None]:
         """Every record. The token is asked for before, so that what changes meanwhile comes with the changes."""
         seed, marks = self._sync.seed, None if isinstance(self._sync.deletes, str) else self._sync.deletes
+        if marks is not None and marks.leaf is not None:
+            marks = marks.model_copy(update={"leaf": None})  # a listing is compared as a whole, so nothing need be looked for below a leaf
         token = None if seed == "pages" else self._seed(reader)
         taking = reader.taking(token=self._sync.token if seed == "pages" else "", gone=marks)
         yield from taking.read()

@@ -1,6 +1,6 @@
 """One stream at one place: its records, what was deleted of them, and its records as a parent's are read."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -106,7 +106,7 @@ class PlaceReader:
             for record in found:
                 if not isinstance(record, dict):
                     unread.append(Unreadable(text_of(record), "it is no object"))
-                elif not isinstance(marks, MarkedDeletes) or not _is_marked(record.get(marks.column), marks.equals):
+                elif not isinstance(marks, MarkedDeletes) or not _is_marked(_column(record, marks.column, spec.flatten), marks.equals):
                     yield {**record, **self.place.add}
             found.clear()
 
@@ -139,6 +139,12 @@ class PlaceReader:
             return Page(len(records_found), (keys_of(content),) if keys_of else envelope)
 
         return take
+
+
+def _column(record: Mapping[str, Any], name: str, flatten: Sequence[str]) -> Any:
+    """What the record has in a column, which may come from a flattened object."""
+    holders = [record, *(inner for top in flatten if isinstance(inner := record.get(top), dict))]
+    return next((each[name] for each in holders if name in each), None)
 
 
 def _is_marked(value: Any, equals: Any) -> bool:

@@ -2,14 +2,17 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from muxly_dagster.connector import Batch
+from muxly_dagster.connector import Batch, Span
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
+from muxly_dagster.testing.connectors import Pulled
 from muxly_dagster_tests.connectors.lab import EPOCH, Lab, lab, orders, rows
+from muxly_dagster_tests.connectors.test_bigquery import Orders
 
 BY_TIME = {"key": ["id"], "cursor": "updated_at"}
 
@@ -112,6 +115,29 @@ def test_where_the_session_is_lost_everything_is_read_again(peer: Lab, lost: str
     expected = [2, 3, 4, 5] if lost == "the settings" else [0, 1, 2, 3, 4, 5]
     assert ids(peer.batches(before[-1].cursor, **pull)) == expected
     assert len(peer.storage.sessions) == 2
+
+
+def test_only_a_snapshot_read_in_one_go_says_what_is_gone(peer: Lab) -> None:
+    peer.bigquery.put("shop.orders", orders(*range(6)))
+    first = peer.batches(**BY_TIME)
+    assert [batch.complete for batch in first if batch.complete] == [(Span(),)] and first[-1].complete
+    assert not any(batch.complete for batch in peer.batches(first[-1].cursor, **BY_TIME))
+    assert not any(batch.complete for batch in peer.batches(cursor="updated_at")), "without a key, rows are only added"
+    peer.storage.streams, peer.storage.drops = 1, [(2, "INTERNAL")]
+    before = _until_trouble(peer)
+    assert not any(batch.complete for batch in [*before, *peer.batches(before[-1].cursor, **BY_TIME)])
+
+
+def test_a_pull_from_the_start_deletes_what_is_gone(tmp_path: Path) -> None:
+    with lab() as found:
+        provider = Orders(found)
+        provider.put(1, 2, 3, text="first")
+        pulled = Pulled(provider, tmp_path)
+        pulled.run()
+        provider.delete(2)
+        assert pulled.run().changed == 0
+        assert pulled.run(from_start=True).metadata["deletes"] == 1
+        assert set(pulled.rows()) == {1, 3}
 
 
 def test_without_a_key_a_lost_session_is_told_and_nothing_is_stored_twice(peer: Lab) -> None:

@@ -59,6 +59,19 @@ def test_a_deleted_folder_takes_everything_below_it_along(account: Dropbox, tmp_
     assert "/reports/a.txt" in paths(place)
 
 
+def test_a_file_in_place_of_a_folder_leaves_nothing_below_it(account: Dropbox, tmp_path: Path) -> None:
+    for path in ("/a/x.txt", "/a/b/y.txt", "/a0/z.txt"):
+        account.write(path, b"1")
+    place = Pulled(account, tmp_path)
+    paths(place)
+    account.write("/a/short-lived.txt", b"1")
+    account.replace("/a", b"now a file")
+    assert paths(place) == ["/a", "/a0/z.txt"]
+    account.remove("/a")
+    account.write("/a/x.txt", b"2")
+    assert paths(place) == ["/a/x.txt", "/a0/z.txt"]
+
+
 def test_what_is_deleted_and_made_again_between_two_pulls_is_there(account: Dropbox, tmp_path: Path) -> None:
     account.write("/a/x.txt", b"1")
     account.write("/a/y.txt", b"1")
@@ -98,6 +111,14 @@ def test_content_is_stored_once_for_each_version(whole: Dropbox, tmp_path: Path)
     file = next(row for row in rows(place) if row["content_url"])
     assert Path(file["content_url"]).read_bytes() == b"second!"
     assert file["content_size"] == 7
+
+
+def test_a_document_that_can_only_be_exported_has_no_content(whole: Dropbox, tmp_path: Path) -> None:
+    whole.write("/Plan.gdoc", b"")
+    whole.entries["/plan.gdoc"]["is_downloadable"] = False
+    place = Pulled(whole, tmp_path)
+    assert paths(place, whole.connector(files=True)) == ["/plan.gdoc"]
+    assert not [asked for asked in whole.asked if asked.path.endswith("/download")]
 
 
 def test_without_files_no_content_is_asked_for(whole: Dropbox, tmp_path: Path) -> None:

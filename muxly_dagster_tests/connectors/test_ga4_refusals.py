@@ -105,6 +105,16 @@ def test_a_server_in_trouble_is_asked_again_and_not_for_ever(analytics: Analytic
     assert len(analytics.refusals) == 0
 
 
+def test_a_quota_that_is_used_up_in_the_first_request_says_how_far_earlier_pulls_came(analytics: Analytics) -> None:
+    through = analytics.today() - dt.timedelta(days=5)
+    connector = analytics.connector()
+    settings = Ga4Pull.model_validate({"stream": "report", "dimensions": ["country"], "metrics": ["activeUsers"]})
+    for cursor, said in (({"property": "properties/1", "through": f"{through}"}, f"days through {through}"), (None, "no day was read yet")):
+        analytics.refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, TOKENS_SPENT, ())]
+        with pytest.raises(RetryLater, match=said):
+            list(connector.pull(settings, cursor, None))
+
+
 def test_a_token_that_ran_out_is_asked_for_again_once(analytics: Analytics) -> None:
     lost = (grpc.StatusCode.UNAUTHENTICATED, "Request had invalid authentication credentials.", ())
     analytics.refusals = [lost]

@@ -172,7 +172,7 @@ def test_an_expired_token_says_so(account: HubspotAccount, pulled: Pulled) -> No
     account.fail_once(401)
     with pytest.raises(SignInError, match="EXPIRED_AUTHENTICATION") as told:
         pulled.run()
-    assert "copy the private app's token anew" in told.value.do
+    assert "copy the service key or the private app's token anew" in told.value.do
 
 
 def test_an_object_type_that_the_account_does_not_have_is_told(account: HubspotAccount, pulled: Pulled) -> None:
@@ -271,6 +271,14 @@ def test_wrong_inputs_of_an_action_are_told(account: HubspotAccount, action: str
     with pytest.raises(ConfigurationError, match=word):
         account.connector().act(action, inputs)
     assert account.hooks["settings"] is None
+
+
+@pytest.mark.parametrize(("version", "area"), [("2025-09", "app-webhooks"), ("2026-03", "webhooks"), ("2027-03-beta", "app-webhooks")])
+def test_webhooks_have_other_paths_in_one_version(account: HubspotAccount, version: str, area: str) -> None:
+    account.settings = {"app_id": 815, "developer_key": DEVELOPER_KEY, "api_version": version}
+    with pytest.raises(SourceError, match="does not have this"):
+        account.connector().act("webhooks_list", {})
+    assert account.server.asked[-1].path == f"/{area}/{version}/815/settings"
 
 
 def test_a_private_apps_webhooks_are_told_to_have_a_page_of_their_own(account: HubspotAccount) -> None:

@@ -27,9 +27,7 @@ def pulled(account: HubspotAccount, tmp_path: Path) -> Pulled:
 # ---- answers that are not whole -----------------------------------------------------------------------------------------
 
 
-def test_a_record_that_cannot_be_read_just_now_stops_the_pull_and_comes_with_the_next(
-    account: HubspotAccount, pulled: Pulled
-) -> None:
+def test_a_record_that_cannot_be_read_just_now_stops_the_pull_and_comes_with_the_next(account: HubspotAccount, pulled: Pulled) -> None:
     account.put(1, 2, 3, text="first")
     pulled.run()
     account.put(2, 3, text="second")

@@ -183,6 +183,18 @@ def test_a_new_refresh_token_is_used_from_then_on_by_everybody_and_told(caplog: 
     assert not any(secret in told[0] for secret in server.secrets)
 
 
+def test_sources_that_differ_follow_one_refresh_token_together() -> None:
+    """The second use of a refresh token that was replaced looks like theft, and ends the sign-in for good (RFC 9700, 4.14)."""
+    with AuthorizationServer(rotating=True) as server:
+        auth = for_a_user(server)
+        one, two = sign_in(auth), sign_in(auth, header="X-Token", prefix="")
+        one.headers()
+        assert two.headers()["X-Token"] in server.given
+        one.refused(one.headers())
+        one.headers()
+    assert len({form["refresh_token"] for form in server.forms}) == len(server.forms) == 3
+
+
 def test_a_token_server_that_is_down_for_a_moment_is_asked_again() -> None:
     with AuthorizationServer(trouble=[503, 503, 503]) as server, Http(server.url, auth=sign_in(as_itself(server)), retries=QUICK) as http:
         assert http.get("/").status == 200
@@ -248,6 +260,16 @@ def test_an_answer_that_is_no_token_is_told_as_what_it_is(reply: bytes, what: st
         source = sign_in(OAuth2(client_id="a", client_secret=SecretStr("bcdef"), token_url=f"{server.url}/oauth"))
         with pytest.raises(SourceError, match=what):
             source.headers()
+
+
+@pytest.mark.parametrize("body", ["access_token=tok-4711&token_type=bearer", "<access_token>tok-4711</access_token>", "'tok-4711'"])
+def test_a_token_in_a_form_that_cannot_be_read_is_not_shown(body: str) -> None:
+    with Server(lambda asked: answer(200, body)) as server:
+        source = sign_in(OAuth2(client_id="me", client_secret=SecretStr("s3cr3t"), token_url=f"{server.url}/token"))
+        with pytest.raises(SourceError, match="no JSON") as caught:
+            source.headers()
+    assert "4711" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.do
 
 
 def test_an_error_that_comes_as_a_success_is_an_error_still() -> None:

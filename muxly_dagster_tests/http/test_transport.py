@@ -141,3 +141,34 @@ def test_an_interrupt_is_heard_while_an_answer_is_awaited(how: str) -> None:
             release.set()
     finally:
         release.set()
+
+
+LATE_IMPORT = """
+import threading
+def within(deed):
+    thread = threading.Thread(target=deed)
+    thread.start()
+    thread.join()
+
+def first():
+    global Http, Retries, MuxlyError
+    from muxly_dagster.errors import MuxlyError
+    from muxly_dagster.http import Http, Retries
+
+def ask():
+    with Http("http://127.0.0.1:9", retries=Retries(attempts=1)) as http:
+        try:
+            http.get("/")
+        except MuxlyError:
+            print("alive", flush=True)
+
+within(first)
+for _ in range(5):
+    within(ask)
+"""
+
+
+def test_a_thread_that_imports_the_client_first_may_end() -> None:
+    """pyreqwest crashes the process when the thread that first imported it is gone; a pool's threads and a server's come and go."""
+    done = subprocess.run([sys.executable, "-c", LATE_IMPORT], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["alive"] * 5), done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from muxly_dagster.errors import MuxlyError, RetryLater
-from muxly_dagster.http import Http, Limit, Request, Retries
+from muxly_dagster.http import Http, Limit, Request, Retries, shared
 from muxly_dagster.state import State
 from muxly_dagster.state.turns import SharedTurns
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
@@ -231,3 +231,50 @@ def test_a_state_that_cannot_be_used_is_said_and_nobody_waits_for_ever(tmp_path:
                 http.get("/")
     state.close()
     assert server.asked == []
+
+
+class Down:
+    """Turns whose database is gone; `asked` counts how often it was tried, `answers` lets a try end."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def reserve(self, *_: Any) -> Any:
+        self.asked += 1
+        self.answers.wait()
+        raise RetryLater("the state database cannot be used now", do="wait")
+
+    settle = slots = pause = reserve
+
+    def paused(self, budgets: Any) -> dict[str, float]:
+        return {}
+
+
+def test_a_database_that_is_gone_is_not_asked_without_a_breath() -> None:
+    """By clients whose requests have all been told, and who are still open."""
+    down = Down()
+    with Http("http://127.0.0.1:9", limits=[Limit(per_second=100)], turns=down, account="crm") as http:
+        with pytest.raises(RetryLater, match="state database"):
+            http.get("/")
+        before = down.asked
+        time.sleep(0.3)
+        assert down.asked <= before + 3
+
+
+def test_a_database_that_never_answers_does_not_keep_a_client_from_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it holds runs out by itself."""
+    monkeypatch.setattr(shared, "_PARTING", 0.1)
+    down = Down()
+    down.answers.clear()
+    with ThreadPoolExecutor(1) as threads:
+        http = Http("http://127.0.0.1:9", limits=[Limit(per_second=100)], turns=down, account="crm")
+        asking = threads.submit(http.get, "/")
+        while not down.asked:
+            time.sleep(0.001)
+        http.close()
+        with pytest.raises(RetryLater):
+            asking.result()
+    assert not down.answers.is_set()
+    down.answers.set()

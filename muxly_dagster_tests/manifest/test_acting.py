@@ -161,6 +161,38 @@ def test_a_secret_input_is_not_told_when_the_answer_quotes_it() -> None:
     assert "s3cr3t-w0rd" not in str(caught.value)
 
 
+@pytest.mark.parametrize("step", ["..", "."])
+def test_an_input_does_not_lead_out_of_its_place_in_the_address(step: str) -> None:
+    spec = {"request": {"method": "DELETE", "path": "/things/${input.id}"}, "input": {"id": {"type": "string"}}}
+    asked: list[Asked] = []
+    with pytest.raises(ConfigurationError, match="would lead out of its place"):
+        do(lambda a: asked.append(a) or OK, spec, {"id": step})  # type: ignore[func-returns-value]
+    assert asked == []
+    _, (sent,) = do(lambda _: OK, spec, {"id": "../x?y#z"})
+    assert sent.target == "/things/..%2Fx%3Fy%23z"
+
+
+def test_a_filter_that_refuses_a_secret_does_not_tell_it() -> None:
+    spec = {
+        "request": {"method": "POST", "path": "/things", "json": {"since": "${input.pin|date}"}},
+        "input": {"pin": {"type": "string", "secret": True}},
+    }
+    with pytest.raises(ConfigurationError, match="cannot be sent") as caught:
+        do(lambda _: OK, spec, {"pin": "s3cr3t-w0rd"})
+    assert "s3cr3t-w0rd" not in str(caught.value)
+
+
+def test_a_line_break_begins_no_other_header_of_the_request() -> None:
+    spec = {
+        "request": {"method": "POST", "path": "/things", "headers": {"X-Kind": "${input.kind}"}},
+        "input": {"kind": {"type": "string"}},
+    }
+    asked: list[Asked] = []
+    with pytest.raises(ConfigurationError):
+        do(lambda a: asked.append(a) or OK, spec, {"kind": "a\r\nX-Admin: yes"})  # type: ignore[func-returns-value]
+    assert asked == []
+
+
 # ---- once and not twice ----------------------------------------------------------------------------------------------
 
 

@@ -107,6 +107,7 @@ def test_what_cannot_work_in_a_stream_is_told_with_its_place(tmp_path: Path, tex
         ("config: {f: {type: file}}\n", "config.f", "only actions take a file"),
         ("actions: {send: {request: {path: '/${input.to}'}}}\n", "actions.send.request.path", "nothing is called ${input.to}"),
         ("webhooks: {hook: {streams: {'*': [thing]}}}\n", "webhooks.hook.streams.*", "there is no stream 'thing'"),
+        ("errors: [{when: 'body.errors[?@.text =~ /(a+)+b/]', do: skip}]\n", "errors.0.when", "may take for ever"),
         ("check: {path: '/${cursor}'}\n", "check.path", "nothing is called ${cursor}"),
     ],
 )

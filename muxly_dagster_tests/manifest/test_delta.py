@@ -24,9 +24,9 @@ def api() -> Iterator[Notes]:
         yield api
 
 
-def place(api: Notes, folder: Path, stream: str, **fields: Any) -> Pulled:
+def place(api: Notes, folder: Path, stream: str, manifest: Path = NOTES, **fields: Any) -> Pulled:
     """Somewhere to pull a stream of the notes into."""
-    kind = load_manifest(NOTES)
+    kind = load_manifest(manifest)
     return Pulled(NotesProvider(api, stream, lambda **given: kind(**given, **fields)), folder)
 
 

@@ -94,6 +94,15 @@ def test_what_is_asked_twice_is_sent_once_also_on_later_pages() -> None:
         assert sorted(asked.path for asked in server.asked) == ["/items/7", "/items/8"]
 
 
+def test_a_record_that_comes_again_is_completed_anew() -> None:
+    versions = iter("abc")
+    spec = EnrichSpec.model_validate(EACH)
+    with Server(lambda _: json_answer({"version": next(versions)})) as server, Http(server.url) as http:
+        enricher = Enricher(http, [spec], {}, None, own=["id"])
+        pages = [enricher.enrich(b'{"items": [{"id": 7}, {"id": 7}]}', "$.items") for _ in range(2)]
+    assert [item["version"] for page in pages for item in items(page)] == ["a", "a", "b", "b"]
+
+
 def test_one_step_builds_on_the_other() -> None:
     with Server(lambda a: json_answer({"owner": 5}) if a.path.startswith("/items") else json_answer({"mail": "x"})) as server:
         second = {"request": {"path": "/owners/${key}"}, "key": "owner", "into": "owner_mail", "select": "$.mail"}

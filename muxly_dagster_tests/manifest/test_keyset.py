@@ -94,6 +94,28 @@ def test_a_descending_order_is_an_order(make: Make) -> None:
         assert ids(pull(make(server.url, {"paging": KEYSET}))) == list(range(12, 0, -1))
 
 
+def test_digits_may_be_sorted_as_a_text_is(make: Make) -> None:
+    records = sorted(things(12, str), key=lambda record: record["id"])
+    with Server(behind(records)) as server:
+        assert ids(pull(make(server.url, {"paging": KEYSET}))) == [record["id"] for record in records]
+    wrong = [{"id": each} for each in ("1", "10", "2", "3", "20")]  # in neither order
+    with Server(behind(wrong)) as server, pytest.raises(SourceError, match="20 comes behind 3"):
+        pull(make(server.url, {"paging": KEYSET}))
+
+
+@pytest.mark.parametrize("last", ["1700000000.123456789123", "123456789012345678901234567890", "0.1"])
+def test_a_key_of_any_length_is_asked_for_as_it_is(make: Make, last: str) -> None:
+    pages = [f'{{"results": [{{"id": 0.05}}, {{"id": {last}}}]}}'.encode(), b'{"results": []}']
+
+    def reply(asked: Asked) -> bytes:
+        page = pages[1 if "after" in dict(asked.query) else 0]
+        return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page)
+
+    with Server(reply) as server:
+        pull(make(server.url, {"paging": {**KEYSET, "size": ["query.limit", 2]}}))
+        assert dict(server.asked[1].query)["after"] == last
+
+
 def test_records_without_the_field_are_an_error(make: Make) -> None:
     with Server(behind(things(3))) as server, pytest.raises(SourceError, match=r"has no props\.number"):
         pull(make(server.url, {"paging": {**KEYSET, "by": "props.number"}}))

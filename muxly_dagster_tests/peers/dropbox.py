@@ -66,6 +66,12 @@ class Dropbox(Service):
     def text(self, row: Mapping[str, Any]) -> str:
         return bytes.fromhex("" if row["rev"] == "0" else row["rev"]).decode()
 
+    def replace(self, folder: str, content: bytes) -> None:
+        """Put a file where a folder was: the one entry of the file says that what was in the folder is gone."""
+        for each in [known for known in self.entries if known.startswith(f"{folder.lower()}/")]:
+            del self.entries[each]
+        self.write(folder, content)
+
     def _enter(self, entry: dict[str, Any]) -> None:
         self.entries[entry["path_lower"]] = entry
         self._log.append(entry)
@@ -127,6 +133,8 @@ class Dropbox(Service):
         if asked.body or asked.headers.get("content-type", "") not in ("", "text/plain", "application/octet-stream"):
             return answer(400, "a download has no body and no such Content-Type")
         lower = bytes.fromhex(path.removeprefix("id:")).decode() if path.startswith("id:") else path.lower()
+        if lower in self.entries and not self.entries[lower].get("is_downloadable"):
+            return json_answer({"error_summary": "unsupported_file/", "error": {".tag": "unsupported_file"}}, 409)
         if lower not in self.entries:
             return json_answer({"error_summary": "path/not_found/", "error": {".tag": "path", "path": {".tag": "not_found"}}}, 409)
         headers = {"Dropbox-API-Result": json.dumps(self.entries[lower]), "ETag": f'"{self.entries[lower]["rev"]}"'}

@@ -217,7 +217,9 @@ class Analytics:
 
     def _realtime(self, request: Any, context: Any) -> Any:
         rows = _grouped(request, self.facts)
-        answer = types.RunRealtimeReportResponse(rows=rows[: min(request.limit, self.most_realtime_rows)], row_count=len(rows), **_headers(request))
+        answer = types.RunRealtimeReportResponse(
+            rows=rows[: min(request.limit, self.most_realtime_rows)], row_count=len(rows), **_headers(request)
+        )
         answer.property_quota = self._quota(request)
         return answer
 

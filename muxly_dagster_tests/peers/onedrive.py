@@ -48,7 +48,7 @@ class OneDrive(Service):
         """Create or change a file; a folder where there is no content."""
         facet: dict[str, Any] = {"folder": {"childCount": 0}}
         if content is not None:
-            facet = {"file": {"mimeType": "text/plain"}, "cTag": f'"c:{zlib.crc32(content)}"'}
+            facet = {"file": {"mimeType": "text/plain", "hashes": {"quickXorHash": f"{zlib.crc32(content):x}"}}}
             self.contents[item] = content
         entry = {"id": item, "name": name, "size": len(content or b""), "parentReference": {"driveId": drive, "id": "root"}, **facet}
         entry |= {

@@ -66,7 +66,9 @@ class Airbyte(Connector):
     @classmethod
     def _holds_no_code(cls, config: dict[str, Any]) -> dict[str, Any]:
         if hidden := [name for name in config if name.startswith("__")]:
-            raise ValueError(f"has {', '.join(hidden)}, by which code gets into a source; put code beside the manifest and name it in `trust`")
+            raise ValueError(
+                f"has {', '.join(hidden)}, by which code gets into a source; put code beside the manifest and name it in `trust`"
+            )
         return config
 
     @field_validator("secrets")
@@ -78,7 +80,9 @@ class Airbyte(Connector):
     @classmethod
     def declaration(cls) -> Declaration:
         """Which streams there are, only the manifest knows."""
-        return Declaration(syncs=("full", "cursor"), docs="https://docs.airbyte.com/platform/connector-development/config-based/low-code-cdk-overview")
+        return Declaration(
+            syncs=("full", "cursor"), docs="https://docs.airbyte.com/platform/connector-development/config-based/low-code-cdk-overview"
+        )
 
     # ---- the contract ----
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_STATUS = re.compile(r"status code '?(\d{3})'?")
+_STATUS = re.compile(r"status code:? '?(\d{3})\b", re.IGNORECASE)
 _CHAIN = 10  # causes of an error that are looked at
 
 Line = Mapping[str, Any] | bytes
@@ -35,7 +35,7 @@ def run(request: Mapping[str, Any]) -> Iterator[Line]:
             ConcurrentDeclarativeSource,
         )
         from airbyte_cdk.sources.utils.schema_helpers import (  # type: ignore[import-not-found,unused-ignore]
-            check_config_against_schema_or_exit,
+            check_config_against_spec_or_exit,
         )
     except ImportError as error:
         raise MissingPackage(f"{sys.executable} cannot import airbyte-cdk ({error})") from error
@@ -47,7 +47,7 @@ def run(request: Mapping[str, Any]) -> Iterator[Line]:
     source = ConcurrentDeclarativeSource(
         catalog, config, states, source_config=dict(request["manifest"]), custom_components_trusted=bool(request["trust"])
     )
-    check_config_against_schema_or_exit(config, source.spec(logger))
+    check_config_against_spec_or_exit(config, source.spec(logger))
     if command == "check":
         status = source.check(logger, config)
         message = str(status.message or "")
@@ -87,6 +87,7 @@ def explain(error: BaseException) -> dict[str, Any]:
         return {"message": str(error), "failure_type": "missing_package"}
     if isinstance(error, _Traced):
         told = {name: error.fields.get(name) for name in ("message", "internal_message", "failure_type")}
+        told["internal_message"] = str(told["internal_message"] or "").partition(" Request (body)")[0]
         text = " ".join(str(value) for value in told.values())
         return {**told, "status": _status(text)}
     texts: list[str] = []

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muxly_dagster import records
-from muxly_dagster.connector import Batch, Cursor, Unreadable
+from muxly_dagster.connector import Batch, Cursor, Span, Unreadable
 from muxly_dagster.connectors.bigquery.jobs import Jobs
 from muxly_dagster.connectors.bigquery.reading import Piece, Session, SessionLost, open_session, read
 from muxly_dagster.connectors.bigquery.service import Service
@@ -104,10 +104,12 @@ def by_cursor(service: Service, jobs: Jobs, source: Source, pull: BigqueryPull, 
             )
     session, snapshot = _opened(service, jobs, source, pull, start)
     begun = _Progress(session, of, last, snapshot, session.streams)
-    yield from _read_on(service, source, begun, last)
+    # Only a snapshot that was read in one go says what is not there any more.
+    whole = cursor is None and bool(source.key)
+    yield from _read_on(service, source, begun, last, complete=(Span(),) if whole else ())
 
 
-def _read_on(service: Service, source: Source, progress: _Progress, last: Any) -> Iterator[Batch]:
+def _read_on(service: Service, source: Source, progress: _Progress, last: Any, complete: tuple[Span, ...] = ()) -> Iterator[Batch]:
     """Batches, each with the place behind it, and at the end the greatest value of the cursor's column."""
     assert source.cursor is not None
     session = dataclasses.replace(progress.session, streams=progress.streams)
@@ -116,7 +118,7 @@ def _read_on(service: Service, source: Source, progress: _Progress, last: Any) -
         cursor = {"column": source.cursor.name, "value": last, "reading": progress.to_json()}
         rows = piece.rows or _Shaped(source.schema.empty_table())
         yield Batch(rows.rows, cursor, rows.unreadable)
-    yield Batch(source.schema.empty_table(), {"column": source.cursor.name, "value": progress.newest})
+    yield Batch(source.schema.empty_table(), {"column": source.cursor.name, "value": progress.newest}, complete=complete)
 
 
 def _opened(service: Service, jobs: Jobs, source: Source, pull: BigqueryPull, start: Any) -> tuple[Session, str]:

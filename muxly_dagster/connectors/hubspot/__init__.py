@@ -55,7 +55,7 @@ class HubspotPull(PullSettings):
 
 
 class Hubspot(Connector):
-    """HubSpot's CRM, by a private app's token or by OAuth."""
+    """HubSpot's CRM, by a service key, a private app's token, or OAuth."""
 
     id: ClassVar[str] = "hubspot"
     title: ClassVar[str] = "HubSpot"
@@ -66,7 +66,8 @@ class Hubspot(Connector):
     }
 
     auth: Annotated[Bearer | OAuth2, Field(discriminator="kind")] = Field(
-        description="A private app's token (`kind: bearer`), or a public app and the refresh token of who installed it (`kind: oauth2`)."
+        description="A service key or a private app's token (`kind: bearer`), or an app and the refresh token of who installed it "
+        "(`kind: oauth2`)."
     )
     api_version: str = Field(
         API_VERSION, pattern=r"^\d{4}-(0[1-9]|1[0-2])(-beta)?$", description="The date version that stands in every path."
@@ -235,7 +236,7 @@ class Hubspot(Connector):
 def _told(error: MuxlyError, stream: str) -> MuxlyError:
     """The error with the stream's name, and for a refused token what to do about it."""
     if isinstance(error, SignInError) and "401" in error.what:
-        error.do = "copy the private app's token anew, or have the OAuth app installed again: it was revoked, replaced or has run out"
+        error.do = "copy the service key or the private app's token anew, or have the OAuth app installed again: it was revoked, replaced or has run out"
     if stream and not isinstance(error, ConfigurationError):
         error.what = f"hubspot {stream}: {error.what}"
     return error

@@ -135,7 +135,7 @@ def _error(response: Response, problem: _Problem, said: str) -> MuxlyError:
     if response.status == 403:
         scopes = _scopes(problem)
         if scopes:
-            do = f"add {', '.join(scopes)} to the private app, or to the OAuth app and have it installed again"
+            do = f"add {', '.join(scopes)} to the service key or private app, or to the OAuth app and have it installed again"
             return SignInError(f"the app lacks a permission (scope): {', '.join(scopes)}", do=do, where=where)
         do = "give the app the scope that this takes; some objects need a paid subscription of the account"
         return SignInError(f"the app is not allowed to do this ({said})", do=do, where=where)

@@ -15,7 +15,7 @@ from muxly_dagster.connectors.hubspot.api import Api
 from muxly_dagster.errors import ConfigurationError
 
 _OBJECT_EVENT = re.compile(r"(?P<type>\d+-\d+)\.(?P<what>\w+)")
-_RENAMED_IN = "2026-09"  # until then, the paths began with /webhooks
+_OTHER_AREA = {"2026-03": "webhooks"}  # in this version alone, the paths begin otherwise
 
 
 class _Inputs(BaseModel):
@@ -146,5 +146,4 @@ def _name(subscription: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _path(api: Api, app_id: int, *parts: str) -> str:
-    area = "app-webhooks" if api.version[:7] >= _RENAMED_IN else "webhooks"
-    return api.path(area, str(app_id), *parts)
+    return api.path(_OTHER_AREA.get(api.version[:7], "app-webhooks"), str(app_id), *parts)

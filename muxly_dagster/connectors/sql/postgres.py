@@ -57,6 +57,7 @@ class Postgres(Database):
             "set intervalstyle = 'iso_8601'",
             "set bytea_output = 'hex'",
             "set client_encoding = 'UTF8'",
+            "set idle_in_transaction_session_timeout = 0",  # one connection waits while its neighbour reads
             "begin isolation level repeatable read read only",
         ):
             self._rows(statement)

@@ -77,6 +77,7 @@ class ArrowReader:
                 "set timezone = 'UTC'",
                 "set datestyle = 'ISO, YMD'",
                 "set client_encoding = 'UTF8'",
+                "set idle_in_transaction_session_timeout = 0",  # one connection waits while its neighbour reads
                 "begin isolation level repeatable read read only",
                 f"set transaction snapshot {psycopg.sql.Literal(snapshot).as_string()}",
             ):

@@ -34,6 +34,7 @@ class MarkedDeletes(Model):
     column: str = Field(description="The column that marks a deleted record.")
     equals: Any = Field(None, description="Its value there; without this, any value but null and false.")
     below: str = Field("", description="A separator: with a record goes everything whose key begins with its key and this (a folder).")
+    leaf: Any = Field(None, description="The column's value on records that can hold nothing below them (a file): what lay there is gone.")
 
 
 def _form(value: Any) -> str:
