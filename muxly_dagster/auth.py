@@ -4,13 +4,16 @@ What runs out (an access token) comes from a token source, which is asked whenev
 kinds that need it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_serializer
 
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.project_paths import InProject
+
+MASK = "**********"
+"""What is shown in place of a secret, as pydantic does."""
 
 MakeSource = Callable[[Mapping[str, Any]], "TokenSource"]
 """Makes a token source from the `settings` of a CustomAuth; asks nobody anything yet. Raises ConfigurationError."""
@@ -50,6 +53,14 @@ class Basic(_Auth):
     username: str = Field(description="The user name.")
     password: SecretStr = Field(SecretStr(""), description="The password; empty where the user name is the whole key.")
 
+    @field_serializer("username")
+    def _masked(self, username: str) -> str:
+        return username if self.password.get_secret_value() else MASK
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Like what is serialized: without a key."""
+        yield "username", self._masked(self.username)
+
 
 class OAuth2(_Auth):
     """A client of an OAuth 2.0 authorization server (RFC 6749). With a refresh token it acts for the user who gave it, else for itself."""
@@ -64,6 +75,11 @@ class OAuth2(_Auth):
     client_auth: Literal["body", "basic"] | None = Field(
         None, description="Where client id and secret go: in the body of the token request, or as basic authentication."
     )
+
+    @field_serializer("token_params")
+    def _masked(self, fields: dict[str, str]) -> dict[str, str]:
+        # A password or an assertion may be among them.
+        return dict.fromkeys(fields, MASK)
 
 
 class ServiceAccount(_Auth):
@@ -100,7 +116,7 @@ class CustomAuth(_Auth):
     @field_serializer("settings")
     def _masked(self, settings: dict[str, Any]) -> dict[str, str]:
         # Which of them are secrets only the plugin knows; what is shown of a source must hold none.
-        return dict.fromkeys(settings, "**********")
+        return dict.fromkeys(settings, MASK)
 
 
 @runtime_checkable

@@ -5,7 +5,8 @@ know neither secrets nor nested models. This class keeps pydantic's typed fields
 It is the one place that touches Dagster's private resource state (`dagster._config.pythonic_config.resource`, 1.13).
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -13,6 +14,9 @@ import dagster as dg
 from dagster._config.pythonic_config.conversion_utils import _curry_config_schema
 from dagster._config.pythonic_config.resource import ConfigurableResourceFactoryState
 from pydantic import BaseModel, ConfigDict
+
+
+_USER = re.compile(r"(?<=:)//[^/?#\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class MuxlyResource(dg.ConfigurableResource[Any]):
 
     def __init__(self, **data: Any) -> None:
         BaseModel.__init__(self, **data)
-        masked: Mapping[str, Any] = self.model_dump(mode="json", by_alias=True)
+        masked: Mapping[str, Any] = _without_passwords(self.model_dump(mode="json", by_alias=True))
         schema = dg.Field(dg.Permissive(), default_value=masked)  # type: ignore[no-untyped-call]
         self._state__internal__ = ConfigurableResourceFactoryState(
             nested_partial_resources={},
@@ -49,3 +53,16 @@ class MuxlyResource(dg.ConfigurableResource[Any]):
     def _initialize_and_run(self, context: Any) -> Self:
         """Hand the live object to assets: Dagster would rebuild it from the masked form."""
         return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What pydantic shows, and no password that stands in an address."""
+        return [(name, _without_passwords(value)) for name, value in super().__repr_args__()]
+
+
+def _without_passwords(value: Any) -> Any:
+    """Plain values, with what signs in left out of every address in them (RFC 3986, 3.2.1)."""
+    if isinstance(value, str):
+        return _USER.sub("//**********@", value)
+    if isinstance(value, Mapping):
+        return {key: _without_passwords(each) for key, each in value.items()}
+    return [_without_passwords(each) for each in value] if isinstance(value, list) else value

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import subprocess
 import sys
 import textwrap
 import time
@@ -149,13 +150,10 @@ def test_a_pull_that_stops_leaves_no_process_behind(tmp_path: Path) -> None:
     said = child.messages(work(tmp_path, body, request={}))
     pids = next(said).state
     said.close()  # type: ignore[attr-defined]
-    assert gone(pids[0])
-    os.kill(pids[1], 9)  # it takes no hint; were it of the child's group after a kill, it would be gone
+    assert [pid for pid in pids if not gone(pid)] == []
 
 
 def test_one_whose_parent_is_killed_ends_by_itself(tmp_path: Path) -> None:
-    import subprocess
-
     asked = work(
         tmp_path,
         "yield {'type': 'STATE', 'state': os.getpid()}; sys.stdout.flush(); yield {'type': 'STATE', 'state': 'x' * 70000}; time.sleep(600)",

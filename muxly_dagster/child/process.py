@@ -1,6 +1,7 @@
 """The parent's side: starts the child with a clean environment, hears its messages within bounds, and leaves no orphan."""
 
 import importlib.util
+import json
 import logging
 import os
 import selectors
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import orjson
 
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SignInError, SourceError
 from muxly_dagster.http.redaction import Redaction
@@ -145,7 +145,9 @@ def _running(work: Work) -> Iterator["subprocess.Popen[bytes]"]:
         except OSError as error:
             do = f"set `python` to the interpreter of an environment that has {work.package}"
             raise ConfigurationError(f"{work.name}: {work.python} cannot be started in {work.folder}: {error.strerror}", do=do) from None
-        writer = threading.Thread(target=_hand_over, args=(process, orjson.dumps(dict(work.request), default=str) + b"\n"), daemon=True)
+        writer = threading.Thread(
+            target=_hand_over, args=(process, json.dumps(dict(work.request), default=str).encode() + b"\n"), daemon=True
+        )
         writer.start()
         try:
             yield process
@@ -170,12 +172,13 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     """End the child and what it started: politely first."""
     if process.poll() is not None:
         return
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_SECONDS_TO_END if number == signal.SIGTERM else None)
-            return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_SECONDS_TO_END)
+    with suppress(ProcessLookupError):  # nobody is left in its group
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class _Heard:

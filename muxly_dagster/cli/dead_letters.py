@@ -1,14 +1,16 @@
 """`muxly dead-letters`: what could not be read or was refused, why, and how it gets another chance."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from muxly_dagster.assembly import Assembly
-from muxly_dagster.cli import opening, terminal
+from muxly_dagster.cli import terminal
 from muxly_dagster.errors import ConfigurationError
-from muxly_dagster.project.checks import did_you_mean
-from muxly_dagster.state import DeadLetter
+
+if TYPE_CHECKING:
+    from muxly_dagster.assembly import Assembly
+    from muxly_dagster.runtime import Runtime
+    from muxly_dagster.state import DeadLetter
 
 app = typer.Typer(help="Records that could not be read or were refused: list, show, replay.", no_args_is_help=True)
 
@@ -19,7 +21,7 @@ Name = Annotated[str | None, typer.Argument(help="A pull, source, delivery or ro
 @app.command("list")
 def list_(name: Name = None, all_: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False, json: Json = False) -> None:
     """List dead letters, newest first."""
-    with opening.runtime() as runtime:
+    with _open() as runtime:
         letters = runtime.state.ledger.dead_letters(name, status=None if all_ else "open")
         if name and not letters:
             _check_name(runtime.assembly, name)
@@ -35,7 +37,7 @@ def list_(name: Name = None, all_: Annotated[bool, typer.Option("--all", help="C
 @app.command()
 def show(letter_id: Annotated[str, typer.Argument(help="Its id, or the beginning of it.")], json: Json = False) -> None:
     """Show one dead letter with its reason and record."""
-    with opening.runtime() as runtime:
+    with _open() as runtime:
         letter = _find(runtime.state.ledger.dead_letter(letter_id), letter_id)
     if json:
         terminal.print_json(_as_dict(letter))
@@ -50,7 +52,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Send refused records again, each only to the destination that refused it."""
-    with opening.runtime() as runtime:
+    with _open() as runtime:
         letters = runtime.state.ledger.dead_letters(name)
         if not letters and not _is_name(runtime.assembly, name):
             letters = [_find(runtime.state.ledger.dead_letter(name), name)]
@@ -68,26 +70,35 @@ def replay(
         raise typer.Exit(1)
 
 
-def _is_name(assembly: Assembly, name: str) -> bool:
+def _open() -> "Runtime":
+    # Imported when a command runs: what opens a project brings Dagster along, and `muxly --help` should not wait for it.
+    from muxly_dagster.cli import opening
+
+    return opening.runtime()
+
+
+def _is_name(assembly: "Assembly", name: str) -> bool:
     return name in _names(assembly)
 
 
-def _check_name(assembly: Assembly, name: str) -> None:
+def _check_name(assembly: "Assembly", name: str) -> None:
+    from muxly_dagster.project.checks import did_you_mean  # as above
+
     if not _is_name(assembly, name):
         raise ConfigurationError(f"there is no pull, source, delivery or route named {name}", do=did_you_mean(name, _names(assembly)))
 
 
-def _names(assembly: Assembly) -> set[str]:
+def _names(assembly: "Assembly") -> set[str]:
     return {*assembly.sources, *assembly.pulls, *assembly.targets, *(target.route for target in assembly.targets.values())}
 
 
-def _find(letter: DeadLetter | None, letter_id: str) -> DeadLetter:
+def _find(letter: "DeadLetter | None", letter_id: str) -> "DeadLetter":
     if letter is None:
         what = f"no dead letter, or more than one, has an id that begins with {letter_id}"
         raise ConfigurationError(what, do="list them with `muxly dead-letters list --all`")
     return letter
 
 
-def _as_dict(letter: DeadLetter) -> dict[str, object]:
+def _as_dict(letter: "DeadLetter") -> dict[str, object]:
     fields = ("kind", "name", "record_id", "status", "times", "reason", "at", "run_id", "record")
     return {"id": letter.id} | {field: getattr(letter, field) for field in fields}

@@ -9,7 +9,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from muxly_dagster import records
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 
 _UNBROKEN = 10_000  # columns: output that goes to a file or a pipe is not wrapped
@@ -54,6 +53,8 @@ def print_text(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """JSON on standard output, in the form records have everywhere."""
+    from muxly_dagster import records  # brings pyarrow along, which `muxly --help` should not wait for
+
     sys.stdout.buffer.write(records.to_json(value) + b"\n")
     sys.stdout.flush()
 

@@ -159,7 +159,7 @@ def _document(response: Response) -> Any:
     except (ValueError, RecursionError):
         do = "check token_url: it must be the address that gives tokens out, as JSON (RFC 6749, 5.1)"
         kind = response.headers.get("content-type", "").partition(";")[0].strip()
-        what = f"answered something that is no JSON{f' ({kind})' if kind else ''} where a token should be"
+        what = f"answered {kind or 'something else'} instead of JSON with a token"
         raise SourceError(what, do=do, where=response.where) from None
 
 

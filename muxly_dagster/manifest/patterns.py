@@ -6,9 +6,12 @@ from typing import Any
 
 from muxly_dagster.manifest.positions import Path
 
-_IN_PATH = re.compile(r"""=~\s*/((?:[^/\\]|\\.)*)/|(?:match|search)\s*\([^,]*,\s*(?:'([^']*)'|"([^"]*)")""")
+_MATCHING = re.compile(r"=~|\b(?:match|search)\s*\(")
+_LITERAL = re.compile(r"""=~\s*(?:/((?:[^/\\]|\\.)*)/|'([^']*)'|"([^"]*)")|\b(?:match|search)\s*\(.*?,\s*(?:'([^']*)'|"([^"]*)")\s*\)""")
 _LONGEST = 200
-_REPEATED = re.compile(r"[+*]|\{\d*,?\d*\}")
+_MOST_REPETITIONS = 4  # each multiplies the time by the length of the text, where one can take what is another's
+_REPEATED = re.compile(r"[+*?]|\{\d*,?\d*\}")
+_UNBOUNDED = re.compile(r"[+*]|\{\d*,\}")
 
 
 def pattern_mistakes(at: Path, value: Any) -> Iterator[tuple[Path, str, str]]:
@@ -16,8 +19,12 @@ def pattern_mistakes(at: Path, value: Any) -> Iterator[tuple[Path, str, str]]:
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from pattern_mistakes((*at, key), inner)
-    elif isinstance(value, str) and ("$" in value or value.lstrip().startswith("body")):
-        for groups in _IN_PATH.findall(value):
+    elif isinstance(value, str) and value.lstrip().startswith(("$", "body", "check:")):
+        literals = _LITERAL.findall(value)
+        if len(literals) != len(_MATCHING.findall(value)):
+            do = "write it there, between slashes or quotes: one that comes with an answer could be any"
+            yield at, "a regular expression has to be a text of the manifest", do
+        for groups in literals:
             found = _mistake("".join(groups))
             if found:
                 yield at, *found
@@ -30,16 +37,20 @@ def _mistake(pattern: str) -> tuple[str, str] | None:
         re.compile(pattern)
     except re.error as error:
         return f"{pattern!r} is no regular expression: {error}", "correct it"
-    if _repeats_a_repetition(pattern) or re.search(r"\\[1-9]|\(\?P=", pattern):
+    plain = re.sub(r"\[\^?\]?[^\]]*\]", "x", re.sub(r"\\.", "x", pattern))
+    if len(_UNBOUNDED.findall(plain)) > _MOST_REPETITIONS:
+        return (
+            f"the regular expression {pattern!r} may take for ever on some texts",
+            f"write it with at most {_MOST_REPETITIONS} of + and *",
+        )
+    if _repeats_a_repetition(plain) or re.search(r"\\[1-9]|\(\?P=", pattern):
         do = "write it without a repeated group that holds a repetition or a choice, and without back references"
         return f"the regular expression {pattern!r} may take for ever on some texts", do
     return None
 
 
-def _repeats_a_repetition(pattern: str) -> bool:
+def _repeats_a_repetition(text: str) -> bool:
     """Whether a group that holds a repetition or a choice is itself repeated: the form that takes exponential time."""
-    text = re.sub(r"\\.", "x", pattern)
-    text = re.sub(r"\[\^?\]?[^\]]*\]", "x", text)
     group = re.compile(r"\((?:\?(?:[:=!]|<[=!]|P<\w+>))?([^()]*)\)([+*]|\{\d*,?\d*\})?")
     while found := group.search(text):
         inside = bool(_REPEATED.search(found[1]) or "|" in found[1])

@@ -13,7 +13,9 @@ from muxly_dagster.errors import SourceError
 from muxly_dagster.manifest.schema import CsvResponse
 
 _ROWS = 10_000
-_HEADER = 2**20
+_HEADER = 2**20  # bytes
+_MOST_COLUMNS = 10_000
+_CORRECT_HEADER = "correct `response`: delimiter, quote, skip"
 
 
 def csv_records(content: bytes, spec: CsvResponse) -> Iterator[bytes]:
@@ -92,14 +94,19 @@ def _header(text: bytes, spec: CsvResponse) -> tuple[list[str], int]:
     try:
         found = next((line for line in lines if line), [])
     except csv.Error as error:
-        raise SourceError(f"the answer's header cannot be read ({error})", do="correct `response`: delimiter, quote, skip") from None
+        raise SourceError(f"the answer's header cannot be read ({error})", do=_CORRECT_HEADER) from None
     if not found:
         raise SourceError(
             "the answer is empty where a header line with the columns' names should be",
             do="if the service sends no header, name the columns in `response.columns`",
         )
+    if len(found) > _MOST_COLUMNS:
+        raise SourceError(f"the answer's header has {len(found):,} columns, where {_MOST_COLUMNS:,} can be read", do=_CORRECT_HEADER)
+    begin = start
     for _ in range(lines.line_num):
         start = _next_line(text, start)
+    if start - begin > _HEADER:
+        raise SourceError(f"the answer's header is longer than {_HEADER:,} bytes", do=_CORRECT_HEADER)
     return _told_apart(found), start
 
 
@@ -114,14 +121,15 @@ def _next_line(text: bytes, start: int) -> int:
 
 def _told_apart(names: list[str]) -> list[str]:
     """Names without spaces around them; a column without one is `column_3`, a second one of a name `name_2`."""
-    found: list[str] = []
+    found: dict[str, None] = {}
+    times: dict[str, int] = {}
     for number, name in enumerate((each.strip() for each in names), 1):
         made = base = name or f"column_{number}"
-        again = 2
         while made in found:
-            made, again = f"{base}_{again}", again + 1
-        found.append(made)
-    return found
+            times[base] = times.get(base, 1) + 1
+            made = f"{base}_{times[base]}"
+        found[made] = None
+    return list(found)
 
 
 def _block(size: int) -> int:

@@ -39,10 +39,10 @@ def xml_to_json(content: bytes, lists: Collection[str] = ()) -> bytes:
 
 
 class _Element:
-    __slots__ = ("members", "name", "path", "texts")
+    __slots__ = ("members", "name", "texts")
 
-    def __init__(self, name: str, path: str, members: dict[str, Any]) -> None:
-        self.name, self.path, self.members, self.texts = name, path, members, [""]
+    def __init__(self, name: str, members: dict[str, Any]) -> None:
+        self.name, self.members, self.texts = name, members, [""]
 
     def value(self) -> Value:
         text = "".join(self.texts)
@@ -58,20 +58,21 @@ class _Builder:
 
     def __init__(self, lists: frozenset[str]) -> None:
         self._lists = lists
-        self._open = [_Element("", "", {})]
+        self._ends = frozenset(each.rpartition(".")[2] for each in lists)
+        self._open = [_Element("", {})]
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         if len(self._open) > _DEEPEST:
             raise SourceError(f"the answer's elements lie more than {_DEEPEST} deep in each other", do="report it to the service")
-        name, outer = _local(tag), self._open[-1]
-        path = f"{outer.path}.{name}" if outer.path else name
-        self._open.append(_Element(name, path, {f"@{_local(key)}": value for key, value in attributes.items()}))
+        self._open.append(_Element(_local(tag), {f"@{_local(key)}": value for key, value in attributes.items()}))
 
     def data(self, text: str) -> None:
         self._open[-1].texts.append(text)
 
     def end(self, tag: str) -> None:
-        done, value = self._open[-1], self._open.pop().value()
+        listed = self._is_listed()
+        done = self._open.pop()
+        value = done.value()
         others = self._open[-1].members
         known = others.get(done.name)
         if isinstance(known, list):
@@ -79,7 +80,12 @@ class _Builder:
         elif done.name in others:
             others[done.name] = [known, value]
         else:
-            others[done.name] = [value] if done.name in self._lists or done.path in self._lists else value
+            others[done.name] = [value] if listed else value
+
+    def _is_listed(self) -> bool:
+        """Whether the innermost element is one of `lists`. The path is made for few: names may be as long as the document."""
+        name = self._open[-1].name
+        return name in self._ends and (name in self._lists or ".".join(each.name for each in self._open[1:]) in self._lists)
 
     def close(self) -> dict[str, Any]:
         return self._open[0].members

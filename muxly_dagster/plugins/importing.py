@@ -5,6 +5,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -55,6 +56,8 @@ def import_file(path: Path, seconds: float) -> ModuleType:
         package.__path__ = [str(path.parent)]
         sys.modules[parent] = package
     name = f"{parent}.{path.stem}"
+    if "." in path.stem:
+        raise ConfigurationError("its file's name holds a dot", do=f"rename it: {path.stem.replace('.', '_')}{path.suffix}")
     # An older one is forgotten: this is asked again only when the file has changed.
     for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
         del sys.modules[known]
@@ -76,9 +79,11 @@ def _within(seconds: float, deed: Callable[[], _T]) -> _T:
     with _lock:
         # A process that was forked has no such thread.
         importer = _importer = _importer if _importer and _importer.thread.is_alive() else _Importer()
-    importer.deeds.put(run)
     try:
-        done, failed = answer.get(timeout=seconds)
+        # Standard output is for results, which machines read: what is printed at import goes to standard error.
+        with _printing, redirect_stdout(sys.stderr):
+            importer.deeds.put(run)
+            done, failed = answer.get(timeout=seconds)
     except Empty:
         with _lock:
             _importer = None if _importer is importer else _importer
@@ -107,6 +112,8 @@ class _Importer:
 
 _importer: _Importer | None = None
 _lock = threading.Lock()
+_printing = threading.Lock()
+"""Held while standard output is another: two that put it back in the wrong order would lose it."""
 
 
 def _told(error: BaseException) -> ConfigurationError:
@@ -125,7 +132,7 @@ def _place(error: BaseException) -> str:
     """File and line of the plugin's own code, as far as there are any."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}:{error.lineno or 1}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<") and f.filename != __file__]
-    ours = Path(importlib.__file__ or "").parent
-    frames = [frame for frame in frames if Path(frame.filename).parent != ours]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+    ours = (Path(importlib.__file__ or "").parent, Path(__file__).parent)
+    frames = [frame for frame in frames if Path(frame.filename).parent not in ours]
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -43,7 +43,10 @@ class Loaded:
 def load(found: Found, offers: Collection[Offer], seconds: float) -> Loaded:
     """Import what is wanted of a plugin (of a file: all), each import within so many seconds. Never raises: it says what is wrong."""
     if found.local:
-        stat = found.place.stat() if found.place.is_file() else (found.place / "__init__.py").stat()
+        try:
+            stat = (found.place / "__init__.py" if found.place.is_dir() else found.place).stat()
+        except OSError as error:
+            return Loaded(found, (), (Fault(f"it cannot be opened: {error.strerror}", "correct or remove the file"),))
         return _file(found, stat.st_mtime_ns, stat.st_size, seconds)
     if fault := _wrong_version(found.muxly):
         return Loaded(found, (), (fault,))
@@ -58,7 +61,7 @@ def load(found: Found, offers: Collection[Offer], seconds: float) -> Loaded:
 def _offer(found: Found, offer: Offer, seconds: float) -> Thing | Fault:
     try:
         id, thing = checked(offer.kind, import_value(offer.value, seconds), offer.id)
-    except MuxlyError as error:
+    except Exception as error:  # to look at what somebody else made can fail too
         return _fault(error, offer)
     return offer.kind, id, thing
 
@@ -69,7 +72,7 @@ def _file(found: Found, _changed: int, _size: int, seconds: float) -> Loaded:
         if is_manifest(found.place):
             return _manifest(found)
         return _module(found, seconds)
-    except MuxlyError as error:
+    except Exception as error:  # as above
         return Loaded(found, (), (_fault(error),))
 
 
@@ -116,9 +119,11 @@ def _wrong_version(wanted: str) -> Fault | None:
     return None if fits else Fault(f"it needs Muxly {wanted}, and this is {version}", "update Muxly, or take another version of the plugin")
 
 
-def _fault(error: MuxlyError, offer: Offer | None = None) -> Fault:
+def _fault(error: Exception, offer: Offer | None = None) -> Fault:
     """What it said; of a manifest with many mistakes, the first."""
-    if isinstance(error, ConfigurationError):
+    if not isinstance(error, MuxlyError):
+        what, do = f"it fails with {type(error).__name__} when it is looked at", "repair or update the plugin, or take it out of `plugins`"
+    elif isinstance(error, ConfigurationError):
         first, *others = error.problems
         what = str(dataclasses.replace(first, do="")) if first.file else first.what
         what += f" (and {len(others)} more)" if others else ""

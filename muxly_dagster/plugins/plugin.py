@@ -35,3 +35,14 @@ class Plugin:
     destinations: Sequence[type[Destination]] = ()
     transforms: Sequence[type[Step]] = ()
     auth: Mapping[str, MakeSource] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises TypeError where the plugin is imported, so that its author is told the line."""
+        for name in ("version", "author", "muxly"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"`{name}` is no text")
+        for name in ("connectors", "destinations", "transforms"):
+            if not isinstance(getattr(self, name), list | tuple):
+                raise TypeError(f"`{name}` is no list of classes")
+        if not isinstance(self.auth, Mapping):
+            raise TypeError("`auth` is no map of names to ways to sign in")

@@ -37,7 +37,7 @@ class KeptAnswers:
             if said["hash"] != _hash(content):
                 return None
             answer = KeptAnswer(content, said["etag"], said["last_modified"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         with suppress(OSError):
             os.utime(path)  # used just now
@@ -46,7 +46,8 @@ class KeptAnswers:
     def keep(self, name: str, answer: KeptAnswer) -> None:
         """Keep an answer in place of what was there; one that takes up more than a quarter of the room is not kept."""
         if len(answer.content) > self._room // 4:
-            self._path(name).unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path(name).unlink()
             return
         head = json.dumps({"etag": answer.etag, "last_modified": answer.last_modified, "hash": _hash(answer.content)})
         content = head.encode() + b"\n" + answer.content
@@ -72,8 +73,9 @@ class KeptAnswers:
             found = []
             for entry in os.scandir(self._folder):
                 with suppress(OSError):  # gone meanwhile
-                    stat = entry.stat()
-                    found.append((stat.st_mtime_ns, entry.path, stat.st_size))
+                    if entry.is_file() and entry.name.endswith((".answer", ".new")):
+                        stat = entry.stat()
+                        found.append((stat.st_mtime_ns, entry.path, stat.st_size))
             held = sum(size for *_, size in found)
             for _, path, size in sorted(found):
                 if held <= self._room:

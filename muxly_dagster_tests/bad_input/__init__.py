@@ -32,4 +32,22 @@ a lake table deleted by hand -> test_surroundings: test_a_lake_table_deleted_by_
 a destination table with a missing column -> test_surroundings: test_a_destination_table_with_a_missing_column_gets_it
 a Postgres that goes away in mid-delivery -> test_surroundings: test_a_postgres_that_goes_away_in_mid_delivery
 no traceback for the user's own mistakes -> test_declarations: test_the_command_says_it_without_a_traceback_and_exits_with_2
+
+What connectors meet.
+
+a wrong key file -> test_connectors: a wrong key file
+an expired token -> test_connectors: an expired token
+a refresh token that was withdrawn -> test_connectors: a refresh token that was withdrawn
+a missing scope, named -> test_connectors: a missing scope
+an unknown property -> test_connectors: an unknown property
+a quota exhausted in mid-report -> test_connectors: a quota that runs out in mid-report
+a view without rights -> test_connectors: a view without rights
+a manifest with a host outside its hosts -> test_manifests: test_a_manifest_with_a_host_outside_its_hosts_asks_nobody
+a redirect to another host with the credentials -> test_manifests: test_a_redirect_to_another_host_is_not_followed_with_the_credentials
+an XML bomb -> test_manifests: an XML bomb
+a zip bomb -> test_manifests: a zip bomb
+a gzip bomb -> test_manifests: a gzip bomb
+a file of 10 GB, bounded -> test_manifests: test_a_file_of_10_gb_is_left_out_where_it_is_too_large
+a file of 10 GB, resumed -> test_manifests: test_a_file_of_10_gb_that_breaks_off_goes_on_there
+a plugin that hangs at import -> test_manifests: test_a_plugin_that_hangs_at_import_holds_nobody_else_up
 """

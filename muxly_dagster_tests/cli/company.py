@@ -15,9 +15,9 @@ import pyarrow as pa
 from muxly_dagster_tests.connectors.lab import Lab, lab
 from muxly_dagster_tests.http.server import Asked, answer
 from muxly_dagster_tests.peers import carrier
+from muxly_dagster_tests.peers.bigquery import key_pair
 from muxly_dagster_tests.peers.carrier import Carrier
 from muxly_dagster_tests.peers.dropbox import Dropbox
-from muxly_dagster_tests.peers.bigquery import key_pair
 from muxly_dagster_tests.peers.ga4 import Analytics, private_key
 from muxly_dagster_tests.peers.gmail import Gmail
 from muxly_dagster_tests.peers.helpdesk import Helpdesk

@@ -1,6 +1,5 @@
 """The full example (docs/examples/full): a company with a source for every connector, checked, run and loaded by Dagster."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from muxly_dagster_tests.cli.company import EXAMPLE, Company, company, write_exa
 from muxly_dagster_tests.peers.postgres import fresh_database
 
 FOREIGN = {"airbyte", "dlt"}
-"""Connectors that run what was written for other programs, in environments which those need: an example that anybody can run has neither."""
+"""They run what was written for other programs, in environments of their own, which an example that anybody can run does not have."""
 
 DECLARED: dict[str, Any] = yaml.safe_load((EXAMPLE / "muxly.yaml").read_text("utf-8"))
 

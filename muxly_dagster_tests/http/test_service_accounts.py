@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "no json": (lambda key: "nothing", "not JSON"),
     "a list": (lambda key: "[]", "not a service account's key"),
     "a user's": (lambda key: json.dumps(key | {"type": "authorized_user"}), "'authorized_user'"),
-    "an app's": (lambda key: json.dumps({"installed": {"client_id": "x"}}), "lacks client_email, private_key, token_uri"),
+    "an app's": (lambda key: json.dumps({"installed": {"client_id": "x"}}), "it is an OAuth client's, which .auth. of kind oauth2 takes"),
     "cut": (lambda key: json.dumps({n: v for n, v in key.items() if n != "private_key"}), "lacks private_key"),
     "broken": (lambda key: json.dumps(key | {"private_key": PRIVATE[:300]}), "cannot be read"),
 }

@@ -266,7 +266,7 @@ def test_an_answer_that_is_no_token_is_told_as_what_it_is(reply: bytes, what: st
 def test_a_token_in_a_form_that_cannot_be_read_is_not_shown(body: str) -> None:
     with Server(lambda asked: answer(200, body)) as server:
         source = sign_in(OAuth2(client_id="me", client_secret=SecretStr("s3cr3t"), token_url=f"{server.url}/token"))
-        with pytest.raises(SourceError, match="no JSON") as caught:
+        with pytest.raises(SourceError, match="something else instead of JSON") as caught:
             source.headers()
     assert "4711" not in "".join(traceback.format_exception(caught.value))
     assert caught.value.do

@@ -1,5 +1,6 @@
 """Kinds of answers: what becomes a record, what is set aside alone, and what is refused before it can do harm."""
 
+import contextlib
 import gzip
 import io
 import tracemalloc
@@ -166,6 +167,25 @@ def test_a_csv_without_its_header_is_an_error() -> None:
         read(csv(encoding="utf-16"), b"\xff\xfea\0b")
 
 
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [(b"," * 20_000, "20,001 columns"), (b"a," * 500_000, "500,001 columns"), (b"a" * 2 * MIB, "larger than"), ((b"a" * 200 + b",") * 8_000, "longer than")],
+)
+def test_a_header_that_no_table_can_have_is_refused_at_once(header: bytes, what: str) -> None:
+    with pytest.raises(SourceError, match=what):
+        read(csv(), header + b"\n1\n")
+
+
+def test_very_many_columns_of_one_name_are_told_apart() -> None:
+    found = rows(csv(), b",".join([b"a"] * 5_000) + b"\n" + b",".join([b"1"] * 5_000) + b"\n")
+    assert len(found[0]) == 5_000
+    assert list(found[0])[:3] == ["a", "a_2", "a_3"]
+
+
+def test_a_name_that_was_made_and_one_that_was_said_are_told_apart() -> None:
+    assert rows(csv(), b"a,a,a_2,,column_4\n1,2,3,4,5\n") == [{"a": "1", "a_2": "2", "a_2_2": "3", "column_4": "4", "column_4_2": "5"}]
+
+
 # ---- XML --------------------------------------------------------------------------------------------------------------
 
 FEED = b"""<?xml version="1.0" encoding="ISO-8859-1"?>
@@ -225,6 +245,18 @@ def test_what_is_no_xml_is_said(content: bytes, what: str) -> None:
         read(XML, content, "$.a")
 
 
+def test_long_names_deep_in_each_other_take_no_more_memory_than_their_text() -> None:
+    """The path to the innermost alone has 90 names."""
+    name = b"a" * MIB
+    content = b"".join(b"<%s>" % (b"%s%d" % (name, depth)) for depth in range(30))
+    tracemalloc.start()
+    with pytest.raises(SourceError, match="no XML"):
+        read(XML, content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 250 * MIB
+
+
 # ---- compressed ---------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +300,48 @@ def test_the_files_of_a_zip_are_read_as_one_answer() -> None:
 def test_what_cannot_be_unpacked_is_said(spec: ResponseSpec, content: bytes, what: str) -> None:
     with pytest.raises(SourceError, match=what):
         read(spec, content)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_is_damaged_anywhere_is_an_error_of_the_source(method: int) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as archive:
+        archive.writestr("a.csv", b"id,text\n" + b"1,x\n" * 50)
+    content = made.getvalue()
+    for at in range(len(content)):
+        for wrong in (0x00, 0xFF):
+            damaged = content[:at] + bytes([wrong]) + content[at + 1 :]
+            with contextlib.suppress(SourceError):
+                read(csv(compression="zip"), damaged)
+
+
+def test_a_way_to_compress_that_cannot_be_bounded_is_refused() -> None:
+    """A few bytes of bzip2 are many megabytes, and zipfile unpacks them at once."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.csv", b"id\n")
+    with pytest.raises(SourceError, match=r"a\.csv in the zip is compressed by method 12") as caught:
+        read(csv(compression="zip"), made.getvalue())
+    assert "deflate" in caught.value.do
+
+
+def test_names_in_a_zip_are_shown_short_and_cannot_play_with_the_terminal() -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("\x1b[2J../../etc/passwd" + "x" * 5_000, b"")
+    with pytest.raises(SourceError, match="it holds") as caught:
+        read(csv(compression="zip", members="*.csv"), made.getvalue())
+    assert "\x1b" not in str(caught.value) and "passwd" in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_zip_of_very_many_files_is_refused_before_they_are_listed() -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a", b"")
+    content = made.getvalue()
+    entry = content[content.index(b"PK\x01\x02") : content.index(b"PK\x05\x06")]
+    with pytest.raises(SourceError, match="more than 100,000 files"):
+        read(csv(compression="zip"), content.replace(entry, entry * 100_001))
 
 
 def test_an_encrypted_zip_is_refused() -> None:

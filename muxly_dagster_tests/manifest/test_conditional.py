@@ -105,7 +105,7 @@ def test_a_name_is_never_a_path(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["answers"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\n", b"{}\nx", b"[1]\nx", b"\xff"])
+@pytest.mark.parametrize("damage", [b"", b"\n", b"{}\nx", b"[1]\nx", b"\xff", b"[" * 100_000])
 def test_a_damaged_answer_is_no_answer(damage: bytes, tmp_path: Path) -> None:
     answers = KeptAnswers(tmp_path)
     answers.keep("a", KeptAnswer(b"content", '"1"'))
@@ -137,6 +137,22 @@ def test_what_is_too_large_is_not_kept_and_nor_is_what_it_replaces(tmp_path: Pat
     answers.keep("a", KeptAnswer(b"small", '"1"'))
     answers.keep("a", KeptAnswer(b"x" * 2_000, '"2"'))
     assert answers.read("a") is None
+
+
+def test_what_else_lies_in_the_folder_is_left_alone_and_in_nobodys_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_bytes(b"x" * 9_000)
+    _aged(tmp_path / "folder", 1_000)
+    for number in range(9):
+        KeptAnswers(tmp_path, room=5_000).keep(str(number), KeptAnswer(b"x" * 1_000))
+    assert (tmp_path / "folder" / "notes.txt").exists()
+    assert KeptAnswers(tmp_path, room=5_000).read("8") is not None
+    assert caplog.text == ""
+
+
+def test_a_large_answer_where_no_folder_can_be_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    KeptAnswers(tmp_path / "file" / "answers", room=100).keep("a", KeptAnswer(b"x" * 1_000))
 
 
 def test_a_disk_that_takes_nothing_costs_a_warning_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -89,8 +89,15 @@ class DltDesk(Desk):
     def __init__(self, folder: Path, disposition: str = "replace") -> None:
         super().__init__()
         self.folder, self.disposition = folder, disposition
+        self._made: dict[bool, Connector] = {}
 
     def connector(self, *, wrong: bool = False, **fields: Any) -> Connector:
+        """The same one every time, as a project has it."""
+        if wrong not in self._made:
+            self._made[wrong] = self._connector(wrong, fields)
+        return self._made[wrong]
+
+    def _connector(self, wrong: bool, fields: Mapping[str, Any]) -> Connector:
         (self.folder / "desk.py").write_text(_DLT_SOURCE, "utf-8")
         given = {
             "source": f"{self.folder}/desk:desk",
@@ -98,7 +105,7 @@ class DltDesk(Desk):
             "secrets": {"token": "wr0ng-t0ken" if wrong else self._access},
             "python": str(DLT),
         }
-        return Dlt.model_validate(given | fields)
+        return Dlt.model_validate(given | dict(fields))
 
 
 def desk_manifest(*, incremental: bool = False, **more: Any) -> dict[str, Any]:

@@ -206,6 +206,62 @@ def test_a_file_that_was_repaired_is_read_again(tmp_path: Path) -> None:
     assert enable_plugins(["./plugins"], tmp_path).find("connector", "billing") is plugins.find("connector", "billing")
 
 
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ('version="1", connectors=Billing', "`connectors` is no list"),
+        ('version="1", transforms=None', "`transforms` is no list"),
+        ('version="1", connectors=[Billing], auth=[Billing]', "`auth` is no map"),
+        ('version=1.0, connectors=[Billing]', "`version` is no text"),
+        ('version="1", connectors=[Billing], muxly=0.1', "`muxly` is no text"),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_no_header_is_told_with_its_place(tmp_path: Path, header: str, why: str) -> None:
+    code = f"from muxly_dagster.plugins import Plugin\n{connector('billing')}\nplugin = Plugin({header})\n"
+    write(tmp_path / "plugins" / "billing.py", code)
+    said = notice(enable_plugins(["./plugins"], tmp_path))
+    assert "the plugin ./plugins/billing.py is broken" in said and why in said
+    assert f"billing.py:{len(code.splitlines())}" in said
+
+
+def test_a_class_that_fails_when_it_is_looked_at_stops_no_other(tmp_path: Path) -> None:
+    hostile = "class Meta(type):\n    def __getattribute__(cls, name): raise RuntimeError('no')\nclass Mine(metaclass=Meta): pass\n"
+    header = "from muxly_dagster.plugins import Plugin\nplugin = Plugin(version='1', connectors=[Mine])\n"
+    write(tmp_path / "plugins" / "hostile.py", hostile + header)
+    write(tmp_path / "plugins" / "billing.py", local("billing"))
+    plugins = enable_plugins(["./plugins"], tmp_path)
+    assert plugins.ids("connector") == ["billing"]
+    assert "hostile.py is broken" in notice(plugins)
+
+
+def test_a_file_that_cannot_be_opened_stops_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "plugins" / "billing.py", local("billing"))
+    (tmp_path / "plugins" / "gone.py").symlink_to("nowhere.py")
+    write(tmp_path / "plugins" / "a.b.py", local("ledger"))
+    plugins = enable_plugins(["./plugins"], tmp_path)
+    assert plugins.ids("connector") == ["billing"]
+    dotted, gone = notices(plugins)
+    assert "gone.py is broken: it cannot be opened" in gone
+    assert "its file's name holds a dot" in dotted and "a_b.py" in dotted
+
+
+def test_what_a_plugin_prints_at_import_is_no_part_of_the_output(
+    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Machines read standard output as JSON."""
+    shelf.install("acme-billing", "print('look at me')\n" + connector("billing"), {"connectors/billing": "Billing"})
+    assert enable_plugins(["acme-billing"], tmp_path).ids("connector") == ["billing"]
+    print("result")
+    assert capsys.readouterr() == ("result\n", "look at me\n")
+
+
+def test_output_comes_back_from_a_plugin_whose_import_hangs(shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shelf.install("acme-billing", "import threading\nthreading.Event().wait()", {"connectors/billing": "Billing"})
+    assert "did not end within" in notice(enable_plugins(["acme-billing"], tmp_path, seconds=0.05))
+    print("result")
+    assert capsys.readouterr().out == "result\n"
+
+
 def test_a_package_may_bring_a_manifest(shelf: Shelf, tmp_path: Path) -> None:
     write(shelf.folder / "tickets.yaml", MANIFEST.format(id="tickets"))
     code = 'from pathlib import Path\nTICKETS = Path(__file__).with_name("tickets.yaml")\n'

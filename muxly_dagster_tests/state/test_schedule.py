@@ -40,6 +40,13 @@ def test_what_is_given_back_is_free_but_for_what_was_used() -> None:
     assert settled(WINDOW, turns, "", 0, 0.0) == []
 
 
+def test_places_of_a_clock_that_was_ahead_are_nobodys() -> None:
+    """It was set back by an hour, and whoever held them died meanwhile: nobody else should wait for as long."""
+    _, held = share({}, "dead", 4, 4, 4, 3700.0, 5.0)
+    may, held = share(held, "me", 0, 4, 4, 100.0, 5.0)
+    assert (may, list(held)) == (4, ["me"])
+
+
 def test_a_budget_with_large_steps_leaves_the_other_free_between_them() -> None:
     slow = Rate("slow", spacing=0.1)
     fast = Rate("fast", spacing=0.01)

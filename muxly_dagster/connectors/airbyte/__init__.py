@@ -66,9 +66,8 @@ class Airbyte(Connector):
     @classmethod
     def _holds_no_code(cls, config: dict[str, Any]) -> dict[str, Any]:
         if hidden := [name for name in config if name.startswith("__")]:
-            raise ValueError(
-                f"has {', '.join(hidden)}, by which code gets into a source; put code beside the manifest and name it in `trust`"
-            )
+            names = ", ".join(hidden)
+            raise ValueError(f"has {names}, by which code gets into a source; put code beside the manifest and name it in `trust`")
         return config
 
     @field_validator("secrets")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from muxly_dagster import child
 from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullSettings, Stream
@@ -28,7 +28,7 @@ class DltPull(PullSettings):
 
     sync: Literal["full", "cursor"] | None = Field(
         None,
-        description="full replaces what the lake has, cursor adds what comes to it; by the resource's write disposition unless told otherwise.",
+        description="full replaces what is in the lake, cursor adds to it; by the resource's write disposition unless told otherwise.",
     )
 
 
@@ -68,6 +68,8 @@ class Dlt(Connector):
         """Which streams there are, only the source knows."""
         return Declaration(syncs=("full", "cursor"), docs="https://dlthub.com/docs/general-usage/source")
 
+    _resources: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     # ---- the contract ----
 
     def stream(self, pull: PullSettings) -> Stream:
@@ -76,7 +78,9 @@ class Dlt(Connector):
 
     def resolve(self, pull: PullSettings) -> Stream:
         """The resource with its key and write disposition."""
-        found = {each["name"]: each for each in self._discovered(f"dlt {pull.stream}")}
+        # All pulls of a source ask the same, and every answer costs a process that imports dlt and the source.
+        found = self._resources or {each["name"]: each for each in self._discovered(f"dlt {pull.stream}")}
+        self._resources.update(found)
         if pull.stream not in found:
             raise ConfigurationError(f"{self._named} has no resource {pull.stream!r}", do=did_you_mean(pull.stream, found))
         return _stream(found[pull.stream], _asked(pull))
@@ -87,9 +91,8 @@ class Dlt(Connector):
 
     def pull(self, pull: PullSettings, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
         """Read the resource. dlt's state, as it is at the end, is the cursor: before the end it says nothing reliable."""
-        sync = self.resolve(pull).sync
-        work = self._work(f"dlt {pull.stream}", "read", stream=pull.stream, state=cursor if sync == "cursor" else None)
-        yield from child.batches(child.messages(work), known, keep_states=sync == "cursor")
+        work = self._work(f"dlt {pull.stream}", "read", stream=pull.stream, sync=_asked(pull), state=cursor)
+        yield from child.batches(child.messages(work), known, keep_states=True)
 
     def test_connection(self) -> CheckResult:
         """Begin to read the first resource."""

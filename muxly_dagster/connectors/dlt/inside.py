@@ -54,9 +54,12 @@ def run(request: Mapping[str, Any]) -> Iterator[Line]:
     name = request.get("stream") or next(iter(source.selected_resources), "")
     if name not in source.resources:
         raise WrongSource(f"{request['source']} has no resource {name!r}; it has {', '.join(source.resources)}")
+    described = _described(source.resources[name])
+    # What is read whole must not begin where the last time ended.
+    whole = request.get("sync") == "full" or (not request.get("sync") and described["disposition"] == "replace")
+    state: dict[str, Any] = {} if whole else dict(request.get("state") or {})
     if command == "read":
-        yield {"type": "CATALOG", "catalog": {"streams": [_described(source.resources[name])]}}
-    state: dict[str, Any] = dict(request.get("state") or {})
+        yield {"type": "CATALOG", "catalog": {"streams": [described]}}
     with Container().injectable_context(StateInjectableContext(state=state)):
         chosen = source.with_resources(name)
         if command == "check":
@@ -64,7 +67,8 @@ def run(request: Mapping[str, Any]) -> Iterator[Line]:
             yield {"type": "CONNECTION_STATUS", "connectionStatus": {"status": "SUCCEEDED", "message": f"{name} was begun to be read"}}
             return
         yield from _records(chosen, name)
-    yield b'{"type":"STATE","state":' + _encoded(state) + b"}"
+    if not whole:
+        yield b'{"type":"STATE","state":' + _encoded(state) + b"}"
 
 
 def explain(error: BaseException) -> dict[str, Any]:
@@ -115,12 +119,7 @@ def _source(dlt: Any, request: Mapping[str, Any]) -> Any:
             raise WrongSource(f"{request['source']} does not take these arguments: {error}") from error
     if isinstance(found, DltResource):
         resource = found
-
-        @dlt.source(name=resource.section or resource.name)
-        def single() -> Any:
-            return resource
-
-        found = single()
+        found = dlt.source(lambda: resource, name=resource.section or resource.name)()
     if not isinstance(found, DltSource):
         raise WrongSource(f"{request['source']} gave a {type(found).__name__} and no dlt source")
     return found

@@ -236,7 +236,10 @@ class Hubspot(Connector):
 def _told(error: MuxlyError, stream: str) -> MuxlyError:
     """The error with the stream's name, and for a refused token what to do about it."""
     if isinstance(error, SignInError) and "401" in error.what:
-        error.do = "copy the service key or the private app's token anew, or have the OAuth app installed again: it was revoked, replaced or has run out"
+        error.do = (
+            "copy the service key or the private app's token anew, or have the OAuth app installed again: "
+            "it was revoked, replaced or has run out"
+        )
     if stream and not isinstance(error, ConfigurationError):
         error.what = f"hubspot {stream}: {error.what}"
     return error
