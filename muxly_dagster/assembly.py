@@ -24,15 +24,16 @@ from muxly_dagster.project.references import (
     check_cycles,
     check_freshness,
     check_job,
+    chosen_targets,
     declared_table,
     declared_tables,
-    places,
     selectable,
     shared_names,
 )
 from muxly_dagster.project.selection import Names, Selection
 from muxly_dagster.project_paths import in_project
 from muxly_dagster.routing import Router, Rule
+from muxly_dagster.selecting import Asking, Selections
 from muxly_dagster.services import Services
 from muxly_dagster.transform import Step
 
@@ -83,7 +84,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """Everything a project runs, by name, in the order of declaration. `warnings` are plugins that are broken and that nothing uses."""
+    """Everything a project runs, by name, in the order of declaration.
+
+    `warnings` are plugins that are broken and that nothing uses, and sources whose pulls are not known; `news` says which pulls their
+    patterns have come to select since the last time, or no longer do.
+    """
 
     project: Project
     sources: Mapping[str, Connector]
@@ -93,6 +98,7 @@ class Assembly:
     targets: Mapping[str, Target]
     jobs: Mapping[str, JobSpec]
     warnings: tuple[Problem, ...] = ()
+    news: tuple[str, ...] = ()
 
     def equipped(self, services: Services, of_pulls: Mapping[str, Services] | None = None) -> "Assembly":
         """The same with connectors that have these services; those of a pull, where it has its own."""
@@ -103,18 +109,25 @@ class Assembly:
         return dataclasses.replace(self, sources=sources, pulls=pulls)
 
 
-def load_assembly(path: Path, environ: Mapping[str, str], catalog: Catalog = built_in) -> Assembly:
-    """Load and assemble the project at `path`. Raises one ConfigurationError with what either finds, so that one look shows it all."""
+def load_assembly(
+    path: Path, environ: Mapping[str, str], catalog: Catalog = built_in, *, home: Path | None = None, ask: Asking = "once"
+) -> Assembly:
+    """Load and assemble the project at `path`. Raises one ConfigurationError with what either finds, so that one look shows it all.
+
+    What patterns select is asked at the sources' providers as `ask` says, and kept under `home`.
+    """
     project, problems = read_project(path, environ)
-    assembly, more = _assembled(project, catalog, seconds_from(environ))
+    selections = Selections(home, ask)
+    assembly, more = _assembled(project, catalog, selections, seconds_from(environ))
     if problems or more:
         raise ConfigurationError(_in_order([*problems, *more, *assembly.warnings]))
+    selections.keep()
     return assembly
 
 
 def assemble(project: Project, catalog: Catalog = built_in) -> Assembly:
-    """Resolve everything that the project names. Raises one ConfigurationError with every problem found."""
-    assembly, problems = _assembled(project, catalog)
+    """Resolve everything that the project names, asking no provider. Raises one ConfigurationError with every problem found."""
+    assembly, problems = _assembled(project, catalog, Selections(ask="never"))
     if problems:
         raise ConfigurationError(_in_order([*problems, *assembly.warnings]))
     return assembly
@@ -164,12 +177,13 @@ def _selection(assembly: Assembly) -> Selection:
 # ---- resolving ------------------------------------------------------------------------------------------------------
 
 
-def _assembled(project: Project, catalog: Catalog, seconds: float = SECONDS) -> tuple[Assembly, list[Problem]]:
+def _assembled(project: Project, catalog: Catalog, selections: Selections, seconds: float = SECONDS) -> tuple[Assembly, list[Problem]]:
     problems = shared_names(project)
     plugins = enable_plugins(project.plugins, project.folder, seconds)
     warnings = [project.problem(("plugins", notice.entry), notice.what, notice.do) for notice in plugins.notices]
     catalog = Extended(catalog, plugins)
-    sources, pulls = _sources(project, catalog, problems)
+    sources, pulls = _sources(project, catalog, selections, problems)
+    project, warnings = selections.project(project), [*warnings, *selections.warnings]
     known = declared_tables(project)
     transforms = _transforms(project, catalog, known, problems)
     destinations = _destinations(project, catalog, problems)
@@ -186,7 +200,9 @@ def _assembled(project: Project, catalog: Catalog, seconds: float = SECONDS) -> 
     for name, job in project.jobs.items():
         check_job(project, selectables, name, job, problems)
         _check_cron(project, name, job, problems)
-    return Assembly(project, sources, destinations, pulls, transforms, targets, project.jobs, tuple(warnings)), problems
+    return Assembly(
+        project, sources, destinations, pulls, transforms, targets, project.jobs, tuple(warnings), tuple(selections.news)
+    ), problems
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:
@@ -215,7 +231,9 @@ def _placed(project: Project, path: _Path, error: ConfigurationError) -> list[Pr
     ]
 
 
-def _sources(project: Project, catalog: Catalog, problems: list[Problem]) -> tuple[dict[str, Connector], dict[str, Pull]]:
+def _sources(
+    project: Project, catalog: Catalog, selections: Selections, problems: list[Problem]
+) -> tuple[dict[str, Connector], dict[str, Pull]]:
     sources: dict[str, Connector] = {}
     pulls: dict[str, Pull] = {}
     for name, spec in project.sources.items():
@@ -231,7 +249,10 @@ def _sources(project: Project, catalog: Catalog, problems: list[Problem]) -> tup
         connector = _build(project, path, kind, spec.config, problems)
         if connector is not None:
             sources[name] = connector
-        for pull_name, said in spec.pulls.items():
+        elif kind.selected is not Connector.selected:
+            selections.missed(name)
+        selected = selections.pulls(project, name, connector, problems) if connector is not None else {}
+        for pull_name, said in (spec.pulls | selected).items():
             at = (*path, "pulls", pull_name)
             settings = _build(project, at, kind.Pull, said | {"stream": said.get("stream") or pull_name}, problems)
             if settings is None or not check_freshness(project, at, settings.freshness, problems) or connector is None:
@@ -314,9 +335,7 @@ def _route(
 ) -> dict[str, Target]:
     path: _Path = ("routes", name)
     table = declared_table(project, known, spec.from_, (*path, "from"), problems)
-    chosen: dict[str, tuple[_Path, TargetSpec]] = {}
-    for at, entries in places(path, spec):
-        _choose(project, at, entries, chosen, problems)
+    chosen = chosen_targets(project, path, spec, problems)
     rules = [Rule(rule.when, _to(rule.to), rule.name) for rule in spec.rules] or [Rule(None, _to(spec.to))]
     router = Router(rules, _to(spec.otherwise), spec.match)
     pull = pulls.get(table or "")
@@ -339,30 +358,6 @@ def _route(
 
 def _to(entries: Sequence[TargetSpec]) -> tuple[str, ...]:
     return tuple(entry.destination for entry in entries)
-
-
-def _choose(
-    project: Project, path: _Path, entries: Sequence[TargetSpec], chosen: dict[str, tuple[_Path, TargetSpec]], problems: list[Problem]
-) -> None:
-    """Gather a route's destinations, each once: it has one offset, so it can have one set of settings only."""
-    here: set[str] = set()
-    for entry in entries:
-        at, name = (*path, *entry.at), entry.destination
-        if name not in project.destinations:
-            if not project.is_broken("destinations", name):
-                problems.append(project.problem(at, f"there is no destination {name}", did_you_mean(name, project.destinations)))
-            continue
-        if name in here:
-            problems.append(project.problem(at, f"names the destination {name} twice", "remove one of the two"))
-        here.add(name)
-        known = chosen.get(name)
-        if known is None or (entry.config and not known[1].config):
-            chosen[name] = (at, entry)
-        elif entry.config and entry.config != known[1].config:
-            what = f"gives {name} other settings than the same route does elsewhere"
-            problems.append(
-                project.problem(at, what, "a route has one set of settings for a destination: make them equal, or use two routes")
-            )
 
 
 def _check_rules(project: Project, path: _Path, spec: RouteSpec, router: Router, pull: Pull | None, problems: list[Problem]) -> None:

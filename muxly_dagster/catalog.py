@@ -96,6 +96,8 @@ def connector_class(name: str, folder: Path = Path()) -> type[Connector]:
 
     Raises ConfigurationError for an unknown id, a manifest that is not there, and with every problem of one that is wrong.
     """
+    if "://" in name:
+        raise ConfigurationError("a manifest is a file, and this is an address", do="download it, read it, and give its path")
     if is_manifest_path(name):
         path = folder / Path(name).expanduser()
         if not path.is_file():

@@ -127,6 +127,19 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
+class Selected:
+    """Something that a source's patterns select: its name at the provider ("crm.Orders") and what would stand under `pulls: NAME:`.
+
+    `short` is what the pull is named after. `names` are all names that a pull written out may call it by.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    short: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """What is known of a connector before anybody has signed in: for people, templates and documentation pages.
 
@@ -216,6 +229,25 @@ class Connector(MuxlyResource):
     def metadata(self) -> Metadata:
         """The account, API version and limits, found by asking the provider where it takes that. Errors as in `streams`."""
         return Metadata()
+
+    def selection(self) -> Mapping[str, Any] | None:
+        """The settings that `selected` goes by, as JSON values without any secret, where the source has patterns; None where it has none.
+
+        What was selected is kept for as long as they stay the same.
+        """
+        return None
+
+    def selected(self) -> Sequence[Selected]:
+        """What the source's patterns select, found by asking the provider; each becomes a pull of the project.
+
+        Asked only where there is a `selection`. Raises ConfigurationError for patterns that select nothing; other errors as in `streams`.
+        """
+        return ()
+
+    @classmethod
+    def reads(cls, name: str, pull: Mapping[str, Any]) -> str:
+        """What a pull that is written out reads, by its name at the provider; empty where that is nothing that can be selected."""
+        return str(pull.get("stream") or name)
 
     def check_pull(self, pull: PullSettings) -> Sequence[str]:
         """What the provider finds wrong with a pull's settings, in words, without reading any record; `muxly check` asks. Never raises

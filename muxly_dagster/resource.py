@@ -15,7 +15,6 @@ from dagster._config.pythonic_config.conversion_utils import _curry_config_schem
 from dagster._config.pythonic_config.resource import ConfigurableResourceFactoryState
 from pydantic import BaseModel, ConfigDict
 
-
 _USER = re.compile(r"(?<=:)//[^/?#\s]*@")
 
 

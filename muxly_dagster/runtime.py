@@ -40,7 +40,7 @@ class Runtime:
     @classmethod
     def open(cls, settings: Settings, environ: Mapping[str, str]) -> Self:
         """Load and check the project, open lake and state. Raises ConfigurationError with everything that is wrong."""
-        return cls.of(settings, load_assembly(settings.project, environ))
+        return cls.of(settings, load_assembly(settings.project, environ, home=settings.home))
 
     @classmethod
     def of(cls, settings: Settings, assembly: Assembly) -> Self:

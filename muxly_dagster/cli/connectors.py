@@ -16,7 +16,7 @@ Source = Annotated[str, typer.Argument(help="A source of the project.")]
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """List the connectors that come with Muxly."""
+    """List the connectors: those that come with Muxly, and those of the project's plugins."""
     from muxly_dagster.cli import declared
 
     declared.list_connectors(json=json)

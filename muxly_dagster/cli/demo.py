@@ -21,7 +21,7 @@ def demo(folder: Path) -> None:
 
 def _run_everything(environ: Mapping[str, str]) -> int:
     settings = Settings.from_environ(environ)
-    assembly = load_assembly(settings.project, environ)
+    assembly = load_assembly(settings.project, environ, home=settings.home)
     everything = [*assembly.pulls, *assembly.transforms, *assembly.targets]
     reports = running.run_selected(settings, assembly, everything, environ=environ)
     running.tell(reports)

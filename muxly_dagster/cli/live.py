@@ -72,7 +72,8 @@ def act(name: str, action: str, inputs: Sequence[str], document: str, *, json: b
 
 
 def _assembly() -> Assembly:
-    return load_assembly(opening.settings().project, os.environ)
+    settings = opening.settings()
+    return load_assembly(settings.project, os.environ, home=settings.home)
 
 
 def _source(assembly: Assembly, name: str) -> Connector:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -103,8 +103,19 @@ def _build(model: type[_Model], said: Sequence[str], option: str) -> _Model:
         try:
             return model(**in_project(model, tree.plain(), Path.cwd()))
         except ValidationError as error:
-            problems = problems_in(tree, (), error, model)
+            problems = [_advised(problem, model, option) for problem in problems_in(tree, (), error, model)]
     raise ConfigurationError(problems)
+
+
+def _advised(problem: Problem, model: type[BaseModel], option: str) -> Problem:
+    """A problem with what is missing told as it is said on the command line."""
+    if problem.what != "is missing":
+        return problem
+    info = next((info for name, info in model.model_fields.items() if (info.alias or name) == problem.path), None)
+    kinds = [fragment.tag(each) for each in fragment.kinds(info.annotation)] if info else []
+    value = f"kind={kinds[0]}" if kinds and kinds[0] else ""
+    about = f" ({info.description})" if info and info.description else ""
+    return replace(problem, do=f"give {option} {problem.path}{'.' if value else '='}{value}{about}")
 
 
 def _put(tree: Node, path: Sequence[str], value: Node) -> None:

@@ -62,22 +62,27 @@ def check(*, offline: bool, json: bool) -> None:
     """Load and check the project; then try every source, pull and destination, all at once."""
     settings = opening.settings()
     try:
-        assembly = load_assembly(settings.project, os.environ)
+        assembly = load_assembly(settings.project, os.environ, home=settings.home, ask="never" if offline else "always")
     except ConfigurationError as error:
         if not json:
             raise
         found = [_as_dict(problem) for problem in error.problems]
-        terminal.print_json({"status": "failed", "problems": found, "warnings": [], "connections": []})
+        terminal.print_json({"status": "failed", "problems": found, "warnings": [], "news": [], "connections": []})
         raise typer.Exit(error.exit_code) from None
     for warning in assembly.warnings:
         terminal.say(f"warning: {warning}")
+    for news in assembly.news:
+        terminal.say(news)
     results = {} if offline else _try_all(assembly)
     failed = any(result.status == "failed" for result in results.values())
     if json:
         connections = [{"name": n, "status": r.status, "tried": r.tried, "what": r.what, "do": r.do} for n, r in results.items()]
         status = "failed" if failed else "ok"
         warnings = [_as_dict(warning) for warning in assembly.warnings]
-        terminal.print_json({"status": status, "problems": [], "warnings": warnings, "connections": connections} | _contents(assembly))
+        terminal.print_json(
+            {"status": status, "problems": [], "warnings": warnings, "news": list(assembly.news), "connections": connections}
+            | _contents(assembly)
+        )
     else:
         _tell(settings.project, assembly, results, offline=offline)
     if failed:

@@ -26,7 +26,7 @@ def run(patterns: Sequence[str], *, from_start: bool, json: bool) -> None:
     """Run what the patterns select, tell what happened, exit with 1 if anything failed."""
     pa.set_memory_pool(pa.system_memory_pool())  # gives back what a batch took, which Arrow's own keeps: 40 MiB less at the peak
     settings = opening.settings()
-    assembly = load_assembly(settings.project, os.environ)
+    assembly = load_assembly(settings.project, os.environ, home=settings.home)
     if not patterns:
         raise ConfigurationError("say what to run", do=_choices(assembly))
     reports = run_selected(settings, assembly, patterns, environ=os.environ, from_start=from_start, quiet=json)

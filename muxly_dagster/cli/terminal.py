@@ -15,13 +15,16 @@ _UNBROKEN = 10_000  # columns: output that goes to a file or a pipe is not wrapp
 _LONGEST_CELL = 80
 _STATUS = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
 
+_SHOWN = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""Control characters by what is shown in their place: what a provider says must not move the cursor or paint the terminal."""
+
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _UNBROKEN)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """A line for the person, on standard error so that standard output stays for results."""
-    err.print(Text(text))
+    err.print(_text(text))
 
 
 def fail(error: MuxlyError) -> None:
@@ -30,14 +33,14 @@ def fail(error: MuxlyError) -> None:
     if len(problems) > 1 or any(problem.file for problem in problems):
         err.print(Text(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} found", style="bold red"))
         for problem in problems:
-            err.print(Text(str(problem)))
+            err.print(_text(str(problem)))
         return
     what, do = (problems[0].what, problems[0].do) if problems else (error.what, error.do)
     path = f"{problems[0].path}: " if problems and problems[0].path else ""
     where = f"{error.where}: " if error.where else ""
-    err.print(Text("error: ", style="bold red") + Text(f"{where}{path}{what}"))
+    err.print(Text("error: ", style="bold red") + _text(f"{where}{path}{what}"))
     if do:
-        err.print(Text(f"  → {do}"))
+        err.print(_text(f"  → {do}"))
 
 
 def status(word: str) -> Text:
@@ -60,13 +63,20 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
-    """Rows under headings, a line for each. Where the terminal is narrow, columns move together, then names go on behind their dot."""
+    """Rows under headings, a line for each.
+
+    Where the terminal is narrow, columns move together, then names go on behind their dot, then whatever stands behind the first
+    column goes on below itself: nothing is cut.
+    """
     table = _table(columns, rows, numbers)
     if _width(table) > out.width:
         table = _table(columns, rows, numbers, gap=1)
     if _width(table) > out.width:
-        table = _table(columns, [[Text(str(row[0]).replace(".", ".\n  ", 1)), *row[1:]] for row in rows], numbers)
-    out.print(table, width=max(out.width, _width(table)), soft_wrap=False, crop=False)
+        rows = [[_text(str(row[0]).replace(".", ".\n  ", 1)), *row[1:]] for row in rows]
+        table = _table(columns, rows, numbers)
+    if _width(table) > out.width:
+        table = _table(columns, rows, numbers, gap=1, folds=True)
+    out.print(table, soft_wrap=False)
 
 
 def print_records(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -81,7 +91,7 @@ def print_records(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
         listed.add_column(no_wrap=True)
         listed.add_column(overflow="fold")
         for column, value in zip(columns, row, strict=True):
-            listed.add_row(Text(f"  {column}"), Text(value))
+            listed.add_row(_text(f"  {column}"), _text(value))
         out.print(listed, soft_wrap=False)
 
 
@@ -101,10 +111,11 @@ def print_grid(rows: Sequence[Sequence[Any]]) -> None:
     out.print(table, soft_wrap=False)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[str], *, gap: int = 2) -> Table:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[str], *, gap: int = 2, folds: bool = False) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(Text(column), justify="right" if column in numbers else "left", no_wrap=True)
+    for number, column in enumerate(columns):
+        whole = not folds or number == 0 or column in numbers
+        table.add_column(_text(column), justify="right" if column in numbers else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row))
     return table
@@ -117,7 +128,8 @@ def _width(table: Table) -> int:
 def _text(value: Any) -> Text:
     if isinstance(value, Text):
         return value
-    return Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value))
+    text = "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return Text(text.translate(_SHOWN))
 
 
 def _cut(text: str) -> str:

@@ -24,7 +24,7 @@ _TEAM = re.compile(r"team:.+")
 
 def project_definitions(settings: Settings, environ: Mapping[str, str]) -> dg.Definitions:
     """Load, check and build the project that the settings name. Raises ConfigurationError with everything that is wrong."""
-    return assembly_definitions(load_assembly(settings.project, environ), settings)
+    return assembly_definitions(load_assembly(settings.project, environ, home=settings.home), settings)
 
 
 def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | None = None) -> dg.Definitions:

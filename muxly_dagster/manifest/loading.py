@@ -16,6 +16,8 @@ from muxly_dagster.manifest.schema import Manifest
 
 _log = logging.getLogger("muxly.manifest")
 
+_LONGEST = 80  # characters of a value in a message
+
 _KEYS = sorted(
     {
         field.alias or name
@@ -75,7 +77,10 @@ def _problem(document: Written, detail: Any) -> Problem:
     path = _path_in(document.data, detail["loc"], missing=detail["type"] == "missing")
     kind, message, given = detail["type"], detail["msg"], detail["input"]
     what, do = message[0].lower() + message[1:], ""
-    if kind == "extra_forbidden":
+    if not detail["loc"] and kind != "value_error":
+        # What stands there may be anybody's: a file of secrets, named by mistake.
+        what, do = "a manifest is a map, and this is none", "name a manifest; it begins with `muxly: 1`"
+    elif kind == "extra_forbidden":
         close = difflib.get_close_matches(str(path[-1]), _KEYS, 1)
         what, do = "a manifest has no such key here", f"did you mean `{close[0]}`?" if close else "remove it"
     elif kind == "missing":
@@ -88,7 +93,8 @@ def _problem(document: Written, detail: Any) -> Problem:
     elif kind == "union_tag_not_found":
         what, do = "it does not say its kind", "add `kind:`"
     elif isinstance(given, str | int | float | bool):
-        what += f" (this is {given!r})"
+        shown = repr(given)
+        what += f" (this is {shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + '…'})"
     return document.problem(path, what, do)
 
 

@@ -1,7 +1,7 @@
 """What a muxly.yaml may say, as models: sources, transforms, routes, destinations and jobs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -243,6 +243,13 @@ class Project(_Spec):
     def is_broken(self, section: str, name: str) -> bool:
         """Whether an entry was left out because it has problems of its own, so that what refers to it is not to blame."""
         return (section, name) in self._broken or (section, "") in self._broken
+
+    def with_pulls(self, selected: Mapping[str, Mapping[str, dict[str, Any]]], unknown: Iterable[str]) -> Self:
+        """The project with these pulls beside those that it declares, by source. The sources `unknown` may have more that nobody knows."""
+        sources = {n: s.model_copy(update={"pulls": {**s.pulls, **selected.get(n, {})}}) for n, s in self.sources.items()}
+        project = self.model_copy(update={"sources": sources})
+        project._broken = self._broken | {("sources", name) for name in unknown}
+        return project
 
     def problem(self, path: Sequence[Segment], what: str, do: str = "") -> Problem:
         """A problem at a path of the declaration, with the file, line and column it stands at."""

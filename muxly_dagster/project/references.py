@@ -76,6 +76,37 @@ def places(path: _Path, spec: RouteSpec) -> list[tuple[_Path, list[TargetSpec]]]
     return [((*path, "to"), spec.to), *rules, ((*path, "otherwise"), spec.otherwise)]
 
 
+def chosen_targets(project: Project, path: _Path, spec: RouteSpec, problems: list[Problem]) -> dict[str, tuple[_Path, TargetSpec]]:
+    """A route's destinations, each once: it has one offset, so it can have one set of settings only."""
+    chosen: dict[str, tuple[_Path, TargetSpec]] = {}
+    for at, entries in places(path, spec):
+        _choose(project, at, entries, chosen, problems)
+    return chosen
+
+
+def _choose(
+    project: Project, path: _Path, entries: Sequence[TargetSpec], chosen: dict[str, tuple[_Path, TargetSpec]], problems: list[Problem]
+) -> None:
+    here: set[str] = set()
+    for entry in entries:
+        at, name = (*path, *entry.at), entry.destination
+        if name not in project.destinations:
+            if not project.is_broken("destinations", name):
+                problems.append(project.problem(at, f"there is no destination {name}", did_you_mean(name, project.destinations)))
+            continue
+        if name in here:
+            problems.append(project.problem(at, f"names the destination {name} twice", "remove one of the two"))
+        here.add(name)
+        known = chosen.get(name)
+        if known is None or (entry.config and not known[1].config):
+            chosen[name] = (at, entry)
+        elif entry.config and entry.config != known[1].config:
+            what = f"gives {name} other settings than the same route does elsewhere"
+            problems.append(
+                project.problem(at, what, "a route has one set of settings for a destination: make them equal, or use two routes")
+            )
+
+
 def check_job(project: Project, known: Mapping[str, int], name: str, job: JobSpec, problems: list[Problem]) -> None:
     """A problem for everything a job selects that is not there, and for its time zone."""
     path: _Path = ("jobs", name)
@@ -101,7 +132,8 @@ def selectable(project: Project) -> dict[str, int]:
     """All that a job may select, with the number of assets in it."""
     known = {"*": 1} | dict.fromkeys(project.transforms, 1)
     for source, spec in project.sources.items():
-        known[source] = len(spec.pulls)
+        if not project.is_broken("sources", source):
+            known[source] = len(spec.pulls)
         known |= {f"{source}.{pull}": 1 for pull in spec.pulls}
     for route, route_spec in project.routes.items():
         known[route] = 1

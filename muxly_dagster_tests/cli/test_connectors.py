@@ -46,6 +46,25 @@ def shop(tmp_path: Path, api: Server) -> Muxly:
     return MuxlyHere(tmp_path / "shop", SECRETS | {"API_URL": api.url})
 
 
+def test_a_manifest_is_a_file_and_never_fetched(muxly: Muxly) -> None:
+    for command in (("show",), ("template",), ("try", "-s", "x")):
+        done = muxly("connectors", command[0], "https://evil.example.com/api.yaml", *command[1:])
+        assert done.code == 2
+        assert "a manifest is a file, and this is an address" in done.err and "download it" in done.err
+
+
+def test_a_file_that_is_no_manifest_is_not_shown(muxly: Muxly) -> None:
+    (muxly.folder / ".env").write_text("TOKEN=hunter2-4711\nOTHER=hunter3\n", "utf-8")
+    for command in ("validate", "show"):
+        done = muxly("connectors", command, "./.env")
+        assert done.code == 2 and "a manifest is a map" in done.err and "hunter" not in done.all
+
+
+def test_what_a_trial_lacks_is_told_as_it_is_said_on_the_command_line(muxly: Muxly) -> None:
+    assert "give --set auth.kind=oauth2" in muxly("connectors", "try", "gmail", "-s", "messages").err
+    assert "give --set url=" in muxly("connectors", "try", "sql", "-s", "people").err
+
+
 class Desk(Connector):
     """A desk with notes and secrets."""
 

@@ -85,8 +85,9 @@ def test_every_connection_is_tried_and_reported(muxly: MuxlyHere) -> None:
 
 def test_a_wrong_credential_and_a_server_that_is_away_hide_nothing_else(muxly: MuxlyHere, without_waiting: None) -> None:
     whole = connections(muxly("check", "--json").json)
-    away = {"MUXLY__SOURCES__PHOTOS__BASE_URL": f"http://127.0.0.1:{free_port()}/2"}
-    done = muxly("check", "--json", HUBSPOT_TOKEN="pat-eu1-of-nobody", **away)
+    muxly.environ = muxly.environ | {"HUBSPOT_TOKEN": "pat-eu1-of-nobody"}
+    muxly.environ["MUXLY__SOURCES__PHOTOS__BASE_URL"] = f"http://127.0.0.1:{free_port()}/2"
+    done = muxly("check", "--json")
     assert done.code == 1, done.all
     found = connections(done.json)
     failed = {each["name"]: (each["what"], each["do"]) for each in done.json["connections"] if each["status"] == "failed"}
@@ -96,7 +97,7 @@ def test_a_wrong_credential_and_a_server_that_is_away_hide_nothing_else(muxly: M
     assert {name for name, status in found.items() if status == "ok"} == {
         name for name in whole if name not in failed and not name.startswith("pull crm.")
     }
-    told = muxly("check", HUBSPOT_TOKEN="pat-eu1-of-nobody", **away)
+    told = muxly("check")
     assert told.code == 1
     assert "private app's token anew" in told.out and "→ check base_url, the network" in told.out
     assert "pat-eu1-of-nobody" not in "".join(muxly.said)
@@ -104,7 +105,8 @@ def test_a_wrong_credential_and_a_server_that_is_away_hide_nothing_else(muxly: M
 
 def test_offline_it_asks_nobody(muxly: MuxlyHere) -> None:
     nowhere = {name: f"http://127.0.0.1:{free_port()}" for name in muxly.environ if name.startswith("MUXLY__")}
-    done = muxly("check", "--offline", "--json", **nowhere)
+    muxly.environ = muxly.environ | nowhere
+    done = muxly("check", "--offline", "--json")
     assert (done.code, done.json["connections"]) == (0, []), done.all
     assert not (muxly.folder / ".muxly" / "state.db").exists()
 

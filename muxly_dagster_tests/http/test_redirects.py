@@ -102,7 +102,7 @@ def test_an_address_from_a_page_cannot_lead_credentials_elsewhere() -> None:
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{port}\\@api.example.com/x", "http://127.0.0.1:{port}\\.example.com/x"])
 def test_an_address_that_two_parsers_read_differently_is_refused(address: str) -> None:
-    """Browsers and reqwest take a backslash for a slash (WHATWG URL, 4.4): the host would be another one than the one that was looked at."""
+    """Browsers and reqwest take a backslash for a slash (WHATWG URL, 4.4): the host would be another one than the one looked at."""
     with (
         Server(lambda asked: json_answer({})) as server,
         Http("http://api.example.com", auth=Bearer(token=SecretStr(TOKEN)), hosts=["*.example.com"]) as http,

@@ -169,7 +169,12 @@ def test_a_csv_without_its_header_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("header", "what"),
-    [(b"," * 20_000, "20,001 columns"), (b"a," * 500_000, "500,001 columns"), (b"a" * 2 * MIB, "larger than"), ((b"a" * 200 + b",") * 8_000, "longer than")],
+    [
+        (b"," * 20_000, "20,001 columns"),
+        (b"a," * 500_000, "500,001 columns"),
+        (b"a" * 2 * MIB, "larger than"),
+        ((b"a" * 200 + b",") * 8_000, "longer than"),
+    ],
 )
 def test_a_header_that_no_table_can_have_is_refused_at_once(header: bytes, what: str) -> None:
     with pytest.raises(SourceError, match=what):

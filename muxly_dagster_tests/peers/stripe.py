@@ -28,7 +28,8 @@ _FIXTURE_OF = {"invoiceitems": "invoiceitem", "checkout/sessions": "checkout.ses
 class StripeAccount(Service):
     """The account. The contract's records are customers, whose `description` is the text.
 
-    `version` is the account's own, in which events are rendered; `page` the most objects of a page.
+    `version` is the account's own, in which events are rendered; `page` the most objects of a page, `shown` of a list within an object.
+    Events of one second are listed the wrong way round. While `still` is set, no time goes by.
     """
 
     pull: Mapping[str, Any] = {"stream": "customers"}
@@ -37,7 +38,7 @@ class StripeAccount(Service):
         super().__init__()
         self._access = "sk_test_51acc0untsecret"
         self.secrets = [self._access]
-        self.version, self.page, self.now = version, page, BEGIN
+        self.version, self.page, self.shown, self.now, self.still = version, page, 10, BEGIN, False
         self.objects: dict[str, dict[str, dict[str, Any]]] = {}
         self.events: list[dict[str, Any]] = []
         self.done: dict[str, Any] = {}
@@ -47,7 +48,7 @@ class StripeAccount(Service):
 
     def write(self, path: str, name: str, kind: str = "", *, event: bool = True, **fields: Any) -> dict[str, Any]:
         """Create or change an object, a second later."""
-        self.now += 1
+        self.now += not self.still
         there = self.objects.setdefault(path, {})
         before = there.get(name)
         fixture = FIXTURES[_FIXTURE_OF.get(path, path.removesuffix("s"))]
@@ -61,13 +62,13 @@ class StripeAccount(Service):
 
     def remove(self, path: str, name: str) -> None:
         """Delete an object."""
-        self.now += 1
+        self.now += not self.still
         gone = self.objects[path].pop(name)
         self.tell(f"{_EVENTS_OF.get(path, path.removesuffix('s'))}.deleted", gone, {})
 
     def tell(self, kind: str, about: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
         """Have an event."""
-        data = {"object": self._rendered(copy.deepcopy(dict(about)), self.version), "previous_attributes": dict(changed) or None}
+        data = {"object": self._cut(self._rendered(copy.deepcopy(dict(about)), self.version)), "previous_attributes": dict(changed) or None}
         event = {"id": f"evt_{len(self.events) + 1:05}", "created": self.now, "type": kind, "data": data, "api_version": self.version}
         self.events.append({**FIXTURES["event"], **event})
 
@@ -121,6 +122,9 @@ class StripeAccount(Service):
             found = self.objects["subscriptions"].get(query["subscription"])
             return self._page(found["items"]["data"], query) if found else self._missing(query["subscription"])
         folder, _, name = path.rpartition("/")
+        above, _, within = folder.rpartition("/")
+        if within in self.objects.get(above, {}):
+            return self._page(self.objects[above][within][name]["data"], query)
         found = self.objects.get(folder, {}).get(name)
         return json_answer(self._shown(found, version, expand)) if found else self._missing(name)
 
@@ -128,7 +132,8 @@ class StripeAccount(Service):
         if path == "events":
             types = [value for name, value in asked.query if name == "types[]"]
             oldest = self.now - int(dt.timedelta(days=30).total_seconds())
-            found = [e for e in reversed(self.events) if e["created"] >= oldest and (not types or e["type"] in types)]
+            newest_first = sorted(self.events, key=lambda event: event["created"], reverse=True)
+            found = [e for e in newest_first if e["created"] >= oldest and (not types or e["type"] in types)]
         else:
             newest = sorted(self.objects.get(path, {}).values(), key=lambda each: (each["created"], each["id"]), reverse=True)
             found = [self._shown(each, version, expand) for each in newest]
@@ -155,7 +160,12 @@ class StripeAccount(Service):
         shown = self._rendered(dict(found), version)
         for name in expand:
             shown[name] = next(there[shown[name]] for there in self.objects.values() if shown[name] in there)
-        return shown
+        return self._cut(shown)
+
+    def _cut(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The object with no more than the beginnings of its lists."""
+        lists = {name: value for name, value in found.items() if isinstance(value, dict) and len(value.get("data", ())) > self.shown}
+        return {**found, **{name: {**value, "data": value["data"][: self.shown], "has_more": True} for name, value in lists.items()}}
 
     @staticmethod
     def _rendered(found: dict[str, Any], version: str) -> dict[str, Any]:
@@ -168,8 +178,11 @@ class StripeAccount(Service):
 
     def _do(self, asked: Asked, path: str) -> bytes:
         key = asked.headers.get("idempotency-key", "")
+        form = dict(parse_qsl(asked.body.decode(), keep_blank_values=True))
+        if key in self.done and self.done[key]["form"] != form:
+            message = "Keys for idempotent requests can only be used with the same parameters they were first used with."
+            return self._refusal(400, message, type="idempotency_error")
         if key not in self.done:
-            form = dict(parse_qsl(asked.body.decode(), keep_blank_values=True))
             self.done[key] = {"id": f"done_{len(self.done) + 1}", "object": path.partition("/")[0], "method": asked.method, "form": form}
         if path == "invoices/in_paid/void":
             return self._refusal(400, "You can only pass in open invoices.", "invoice_not_open", param="invoice")

@@ -245,9 +245,7 @@ def test_a_file_that_cannot_be_opened_stops_no_other(tmp_path: Path) -> None:
     assert "its file's name holds a dot" in dotted and "a_b.py" in dotted
 
 
-def test_what_a_plugin_prints_at_import_is_no_part_of_the_output(
-    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_plugin_prints_at_import_is_no_part_of_the_output(shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Machines read standard output as JSON."""
     shelf.install("acme-billing", "print('look at me')\n" + connector("billing"), {"connectors/billing": "Billing"})
     assert enable_plugins(["acme-billing"], tmp_path).ids("connector") == ["billing"]

@@ -113,7 +113,7 @@ class Salesforce(Connector):
             except MuxlyError as error:
                 raise _told(error, pull.stream) from None
         fields = described.chosen(pull.fields, formulas=pull.formulas)
-        return replace(self.stream(pull), schema=schema_of(fields), deletes=described.hears_deletes)
+        return replace(self.stream(pull), schema=schema_of(fields), deletes=described.hears_deletes or described.logs_deletes)
 
     @classmethod
     def declaration(cls) -> Declaration:

@@ -32,11 +32,15 @@ class Missing(SourceError):
 
 
 class TooSlow(SourceError):
-    """The query takes longer than Salesforce lets it while somebody waits."""
+    """The query takes longer than Salesforce lets it while somebody waits for its answer."""
 
 
 class NoBulk(SourceError):
     """The object cannot be read by Bulk API 2.0."""
+
+
+class Refused(SourceError):
+    """The request is one that Salesforce does not take, for a reason that its answer says."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -94,7 +98,7 @@ def _error(response: Response) -> MuxlyError:
     if response.status == 404:
         do = "check the name and `api_version`: `muxly connectors streams SOURCE` lists what the user may see"
         return Missing(f"Salesforce does not have this ({said})", do=do, where=where)
-    return SourceError(f"Salesforce refuses the request ({said})", do="change what is asked as the answer says", where=where)
+    return Refused(f"Salesforce refuses the request ({said})", do="change what is asked as the answer says", where=where)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ def results(api: Api, job: str, query: Query, locator: str, at: dict[str, Any], 
         if after and after == locator:
             raise SourceError("the bulk result does not come to an end", do="run it again", where=response.where)
         rows = read_csv(response.content, query.fields)
+        told = response.headers.get("sforce-numberofrecords", "")
+        if told.isdigit() and int(told) != len(rows):
+            what = f"a piece of the bulk result has {len(rows)} records and should have {told}"
+            raise SourceError(what, do="run it again; if it stays, set `mode: rest`", where=response.where)
         gone = [row["Id"] for row in rows if row.get(DELETED) == "true"]
         alive = [orjson.dumps(row) for row in rows if row.get(DELETED) != "true"]
         yield Records(alive, gone, {**at, "locator": after} if after else None)

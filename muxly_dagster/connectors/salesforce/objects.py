@@ -42,6 +42,8 @@ class Described(msgspec.Struct, frozen=True):
     name: str
     fields: list[Field] = []
     queryable: bool = True
+    logs_deletes: bool = msgspec.field(default=False, name="replicateable")
+    """Whether Salesforce keeps a log of the records that were deleted."""
 
     @property
     def stamp(self) -> str:
@@ -51,7 +53,7 @@ class Described(msgspec.Struct, frozen=True):
 
     @property
     def hears_deletes(self) -> bool:
-        """Whether deleted records can be asked for."""
+        """Whether deleted records can be asked for, as long as they are in the recycle bin."""
         return any(each.name == DELETED for each in self.fields)
 
     @property
@@ -129,7 +131,7 @@ def schema_of(fields: Sequence[Field]) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked for: the records of an object, from one time on or behind one id; `every`: deleted ones too."""
+    """What is asked for: the records of an object, from one time on or behind one id; `every`: deleted and archived ones too."""
 
     table: str
     fields: tuple[str, ...]
@@ -141,7 +143,7 @@ class Query:
     def soql(self, *, sorted_by: str = "") -> str:
         """The query in SOQL."""
         order = f" ORDER BY {sorted_by}" if sorted_by else ""
-        return f"SELECT {', '.join(self.fields)} FROM {self.table}{self._where}{order}"
+        return f"SELECT {','.join(self.fields)} FROM {self.table}{self._where}{order}"
 
     @property
     def counting(self) -> str:
@@ -150,6 +152,6 @@ class Query:
 
     @property
     def _where(self) -> str:
-        said = [f"{self.stamp} >= {self.since:%Y-%m-%dT%H:%M:%SZ}"] if self.since else []
+        said = [f"{self.stamp} >= {self.since.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"] if self.since else []
         said += [f"Id > '{self.after}'"] if self.after.isalnum() else []
         return f" WHERE {' AND '.join(said)}" if said else ""

@@ -1,32 +1,37 @@
 """One pull of an object: everything the first time, then what was changed or deleted since.
 
 The cursor is one of
-    {"asked", "began", "after"}                         in the middle of the first query; `after` is the last id that is stored
-    {"asked", "began", "modified", "job", "locator"}    in the middle of a bulk job, for the first query without `modified`
-    {"asked", "modified"}                               at rest: what was changed before `modified` is stored
-Times are ISO 8601 by Salesforce's clock.
+    {"asked", "began", "after"}                     in the middle of the first query; `after` is the last id that is stored
+    {"asked", "began", "job", "columns", "locator"} in the middle of a bulk job; with `modified` where it is for news
+    {"asked", "modified"}                           at rest: what was changed before `modified` is stored
+Times are ISO 8601 by Salesforce's clock; `columns` stands for the fields that the job was asked for. `again` says that everything is
+read anew over records of which no query will tell that they are gone: only what was read in one go says that, so there is no `after`
+and no `locator` then.
 """
 
 import datetime as dt
+import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from urllib.parse import quote
 
 import msgspec
 import pyarrow as pa
 
 from muxly_dagster.connector import Batch, Cursor, Span
 from muxly_dagster.connectors.salesforce import bulk
-from muxly_dagster.connectors.salesforce.api import Api, Missing, NoBulk, TooSlow
+from muxly_dagster.connectors.salesforce.api import Api, Missing, NoBulk, Refused, TooSlow
+from muxly_dagster.connectors.salesforce.deletions import logged_deletions
 from muxly_dagster.connectors.salesforce.objects import DELETED, Described, Field, Query, types_of
-from muxly_dagster.connectors.salesforce.rows import EMPTY, Batches, Records
+from muxly_dagster.connectors.salesforce.rows import EMPTY, Batches, Records, deletes_of
 from muxly_dagster.errors import ConfigurationError, SourceError
 
 _log = logging.getLogger("muxly.salesforce")
 
 _BIN = dt.timedelta(days=14)  # deleted records stay in the bin for 15 days
-_LONGEST = 12_000  # characters of a query that still travel in an address
+_LONGEST = 15_000  # characters of a query in an address: with everything else and the headers, there may be 16,384
 _MOST_ROWS, _FEWEST_ROWS, _VALUES = 50_000, 2_000, 1_000_000  # of one piece of a bulk result, which is held in memory
 
 Mode = Literal["auto", "rest", "bulk"]
@@ -45,41 +50,61 @@ class Plan:
     bulk_seconds: float = 7_200
     overlap: dt.timedelta = dt.timedelta(minutes=10)
 
+    @property
+    def columns(self) -> str:
+        """A short text that stands for the fields, in their order."""
+        return hashlib.sha256(",".join(each.name for each in self.fields).encode()).hexdigest()[:16]
+
     def query(self, since: dt.datetime | None, after: str = "") -> Query:
-        """What was changed since a time, deleted records too; without one, all that there is."""
+        """What was changed since a time; without one, all that there is. Archived activities are told with the deleted records alone."""
         names = tuple(each.name for each in self.fields)
-        return Query(self.described.name, names, self.described.stamp, since, after, since is not None and self.described.hears_deletes)
+        return Query(self.described.name, names, self.described.stamp, since, after, self.described.hears_deletes)
 
 
 def read(api: Api, plan: Plan, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
     """The object's news in batches."""
-    at: dict[str, Any] = cursor if isinstance(cursor, dict) and cursor.get("asked") == plan.asked else {"asked": plan.asked}
     now = api.now()
-    if "modified" in at and plan.described.hears_deletes and now - dt.datetime.fromisoformat(at["modified"]) > _BIN:
-        _log.warning("salesforce: %s was pulled too long ago to know what was deleted; everything is read again", plan.described.name)
-        at = {"asked": plan.asked}
+    at = _begin(plan, cursor, now)
     batches = Batches(types_of(plan.fields), known)
     if "job" in at:
         try:
-            yield from _by_job(api, plan, at, batches)
+            if at.get("columns") != plan.columns:
+                raise bulk.JobFailed("its fields are not those of the object any more")
+            yield from _by_job(api, plan, at, batches, now)
             return
-        except (Missing, bulk.JobFailed):
-            _log.warning("salesforce: the last run's bulk job for %s is gone or failed; it starts anew", plan.described.name)
-            at = {name: at[name] for name in ("asked", "modified") if name in at}
-    at = {"began": now.isoformat(), **{name: value for name, value in at.items() if name != "job"}}
+        except (Missing, Refused, bulk.JobFailed) as error:
+            _log.warning(
+                "salesforce: the last run's bulk job for %s cannot be used any more (%s); it starts anew", plan.described.name, error
+            )
+            at = {name: at[name] for name in ("asked", "modified", "again") if name in at}
+    at = {"began": now.isoformat(), **at}
     query = plan.query(_since(plan, at), at.get("after", ""))
     if "after" not in at and _in_bulk(api, plan, query):
         try:
-            at |= {"job": bulk.start_job(api, query)}
+            at |= {"job": bulk.start_job(api, query), "columns": plan.columns}
         except NoBulk:
-            if plan.mode == "bulk":
+            if plan.mode == "bulk" or _is_long(query):
                 raise
         else:
-            yield Batch(EMPTY, at)  # the next run goes on with the job (once the table is there: a cursor needs one)
-            yield from _by_job(api, plan, at, batches)
+            yield Batch(EMPTY, at)  # the next run goes on with the job
+            yield from _by_job(api, plan, at, batches, now)
             return
     yield from batches.of(_by_rest(api, query, at))
-    yield _end(plan, at, whole="after" not in at)
+    yield from _end(api, plan, at, batches, now, whole="after" not in at)
+
+
+def _begin(plan: Plan, cursor: Cursor | None, now: dt.datetime) -> dict[str, Any]:
+    """Where to go on: at the cursor, unless it is one of other fields, or from before what the recycle bin still knows."""
+    at: dict[str, Any] = {"asked": plan.asked}
+    if cursor is None:
+        return at
+    if not isinstance(cursor, dict) or cursor.get("asked") != plan.asked:
+        return {**at, "again": True}
+    hears = plan.described.hears_deletes or plan.described.logs_deletes
+    if "modified" in cursor and hears and now - dt.datetime.fromisoformat(cursor["modified"]) > _BIN:
+        _log.warning("salesforce: %s was pulled too long ago to know what was deleted; everything is read again", plan.described.name)
+        return {**at, "again": True}
+    return cursor
 
 
 def _since(plan: Plan, at: dict[str, Any]) -> dt.datetime | None:
@@ -87,14 +112,21 @@ def _since(plan: Plan, at: dict[str, Any]) -> dt.datetime | None:
     return dt.datetime.fromisoformat(at["modified"]) - plan.overlap if "modified" in at else None
 
 
-def _end(plan: Plan, at: dict[str, Any], *, whole: bool) -> Batch:
-    """At rest. What was read as a whole says what is not there any more."""
+def _end(api: Api, plan: Plan, at: dict[str, Any], batches: Batches, now: dt.datetime, *, whole: bool) -> Iterator[Batch]:
+    """What was deleted past the bin, and the cursor at rest. What was read as a whole says what is not there any more."""
+    since = _since(plan, at)
+    if since is not None and plan.described.logs_deletes:
+        yield from map(deletes_of, logged_deletions(api, plan.described, since, now, batches.gone))
     rest = {"asked": plan.asked, "modified": at["began"]} if plan.described.stamp else {"asked": plan.asked}
-    return Batch(EMPTY, rest, complete=(Span(),) if whole and "modified" not in at else ())
+    yield Batch(EMPTY, rest, complete=(Span(),) if whole and since is None else ())
+
+
+def _is_long(query: Query) -> bool:
+    return len(quote(query.soql(sorted_by=query.stamp or "Id"), safe="")) > _LONGEST
 
 
 def _in_bulk(api: Api, plan: Plan, query: Query) -> bool:
-    long = len(query.soql()) > _LONGEST
+    long = _is_long(query)
     if plan.mode == "rest" and long:
         do = "name fewer `fields`, or set `mode: auto`"
         raise ConfigurationError(f"salesforce: {query.table} has more fields than one REST query can name", do=do)
@@ -133,7 +165,7 @@ def _by_rest(api: Api, query: Query, at: dict[str, Any]) -> Iterator[Records]:
             raise SourceError("the answer is none of a query", do="check instance_url and api_version", where=response.where) from None
         alive = [raw for raw, each in zip(answer.records, rows, strict=True) if not each.deleted]
         gone = [each.id for each in rows if each.deleted]
-        yield Records(alive, gone, _place(at, rows[-1], news=news) if rows else None)
+        yield Records(alive, gone, _place(at, rows, news=news) if rows else None)
         if answer.done or not answer.next:
             return
         if not answer.next.startswith("/services/data/"):
@@ -141,25 +173,27 @@ def _by_rest(api: Api, query: Query, at: dict[str, Any]) -> Iterator[Records]:
         path, params = answer.next, {}
 
 
-def _place(at: dict[str, Any], last: Any, *, news: bool) -> Cursor | None:
+def _place(at: dict[str, Any], rows: Sequence[Any], *, news: bool) -> Cursor | None:
     if not news:
-        return {**at, "after": last.id}
-    if last.stamp is None:
-        return None
-    # More records of this time may follow, and the next pull reads a little further back anyway.
-    reached = max(dt.datetime.fromisoformat(last.stamp), dt.datetime.fromisoformat(at["modified"]))
+        return {**at, "after": rows[-1].id} if "again" not in at else None
+    # A record that changes while the pages are read keeps its place among them and may show its new time: what lies before that
+    # time has not been read. More records of the last time may follow, but the next pull reads a little further back anyway.
+    began = dt.datetime.fromisoformat(at["began"])
+    times = [dt.datetime.fromisoformat(row.stamp) for row in rows if row.stamp is not None]
+    reached = max([dt.datetime.fromisoformat(at["modified"]), *(time for time in times if time <= began)])
     return {"asked": at["asked"], "modified": reached.isoformat()}
 
 
 # ---- bulk -------------------------------------------------------------------------------------------------------------
 
 
-def _by_job(api: Api, plan: Plan, at: dict[str, Any], batches: Batches) -> Iterator[Batch]:
+def _by_job(api: Api, plan: Plan, at: dict[str, Any], batches: Batches, now: dt.datetime) -> Iterator[Batch]:
     """The result of the job that the cursor names, from its locator on. Raises Missing where the job or its result is gone."""
     job, locator = at["job"], at.get("locator", "")
-    query = replace(plan.query(_since(plan, at)), after="")
+    query = plan.query(_since(plan, at))
     bulk.wait_for(api, job, plan.bulk_seconds)
     size = max(_FEWEST_ROWS, min(_MOST_ROWS, _VALUES // len(query.fields)))
-    yield from batches.of(bulk.results(api, job, query, locator, at, size))
-    yield _end(plan, at, whole=not locator)
+    pieces = bulk.results(api, job, query, locator, at, size)
+    yield from batches.of(replace(piece, cursor=None) if "again" in at else piece for piece in pieces)
+    yield from _end(api, plan, at, batches, now, whole=not locator)
     bulk.end_job(api, job)

@@ -26,12 +26,18 @@ class Records:
     cursor: Cursor | None = None
 
 
+def deletes_of(names: Sequence[str]) -> Batch:
+    """A batch that says that these records are gone."""
+    return Batch(EMPTY, deletes=pa.table({"Id": pa.array(names, pa.string())}))
+
+
 @dataclass
 class Batches:
-    """Gives batches of records. `types` are declared types by column."""
+    """Gives batches of records. `types` are declared types by column; `gone` are the ids of all the deleted ones so far."""
 
     types: Mapping[str, str]
     known: pa.Schema | None
+    gone: set[str] = field(default_factory=set)
     _decoder: PageDecoder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,11 +49,12 @@ class Batches:
         cursor: Cursor | None = None
         try:
             for part in parts:
-                cursor = part.cursor if part.cursor is not None else cursor
                 if part.alive:
                     self._decoder.decode(b"[" + b",".join(map(bytes, part.alive)) + b"]")
                 if part.gone:
-                    yield Batch(EMPTY, deletes=pa.table({"Id": pa.array(part.gone, pa.string())}))
+                    self.gone.update(part.gone)
+                    yield deletes_of(part.gone)
+                cursor = part.cursor if part.cursor is not None else cursor
                 while self._decoder.buffered_rows >= _ROWS or self._decoder.buffered_bytes >= _BYTES:
                     yield self._batch(cursor)
         except MuxlyError as error:

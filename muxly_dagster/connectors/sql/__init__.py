@@ -6,18 +6,19 @@ came since the last time, in the order of that column.
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullSettings, Stream
+from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullSettings, Selected, Stream
 from muxly_dagster.connectors.sql.connections import Connections
 from muxly_dagster.connectors.sql.dialect import Database, Select
 from muxly_dagster.connectors.sql.news import batch, news
 from muxly_dagster.connectors.sql.ranges import Ranges, read_ranges, splits
+from muxly_dagster.connectors.sql.selection import NOT_SHARED, WITHOUT, select_tables
 from muxly_dagster.connectors.sql.settings import SqlPull
 from muxly_dagster.connectors.sql.source import Source
 from muxly_dagster.connectors.sql.threads import side_by_side
@@ -42,6 +43,41 @@ class Sql(Connector):
         description="postgresql://user:password@host/database, mysql://..., mariadb://... or sqlite:///file.db."
     )
     schema_: str = Field("", alias="schema", description="Where tables are looked for; the database's own choice unless told otherwise.")
+
+    tables: list[str] = Field(
+        [],
+        description="Tables and views to pull beside `pulls`: names, or patterns with `*` and `?`, such as `public.*`. "
+        "One that begins with `!` leaves out what it matches.",
+    )
+    table_settings: dict[str, SqlPull] = Field(
+        {},
+        description="Settings of the pulls that `tables` makes, by pattern: the last that matches a table counts, of those whose columns "
+        "and key the table has.",
+    )
+
+    @field_validator("tables")
+    @classmethod
+    def _names_some(cls, tables: list[str]) -> list[str]:
+        if any(not pattern.removeprefix(WITHOUT).strip() for pattern in tables):
+            raise ValueError("has an empty pattern; write a table's name, or a pattern such as `public.*`")
+        if tables and all(pattern.startswith(WITHOUT) for pattern in tables):
+            raise ValueError('only leaves tables out; say first which there are, such as "*"')
+        return tables
+
+    @field_validator("table_settings")
+    @classmethod
+    def _can_be_shared(cls, settings: dict[str, SqlPull]) -> dict[str, SqlPull]:
+        for pattern, shared in settings.items():
+            for name in NOT_SHARED:
+                if name in shared.model_fields_set:
+                    raise ValueError(f"says `{name}` for {pattern}, which only a pull under `pulls` can")
+        return settings
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.table_settings and not self.tables:
+            raise ValueError('has `table_settings` without `tables`; say which tables there are, such as `tables: ["*"]`')
+        return self
 
     @field_validator("url")
     @classmethod
@@ -71,6 +107,23 @@ class Sql(Connector):
         """Every table and view, with its primary key. Asks the database."""
         with self._open() as database:
             return [Stream(name, database.primary_key(database.table(name, self.schema_))) for name in database.tables()]
+
+    def selection(self) -> Mapping[str, Any] | None:
+        """The patterns, their settings, and which database they are asked of."""
+        if not self.tables:
+            return None
+        settings = {pattern: shared.model_dump(mode="json", exclude_unset=True) for pattern, shared in self.table_settings.items()}
+        return {"database": self._address(), "schema": self.schema_, "tables": self.tables, "table_settings": settings}
+
+    def selected(self) -> Sequence[Selected]:
+        """The tables and views that `tables` means. Asks the database."""
+        with self._open() as database:
+            return select_tables(database.relations(), self.tables, self.table_settings)
+
+    @classmethod
+    def reads(cls, name: str, pull: Mapping[str, Any]) -> str:
+        """The table that a pull names; empty for one that reads a query."""
+        return "" if pull.get("query") else str(pull.get("table") or pull.get("stream") or name)
 
     def test_connection(self) -> CheckResult:
         """Connect and look at the catalog."""

@@ -46,6 +46,17 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Relation:
+    """A table or view in the catalog. `default` says whether it is found without its schema; `keyed` whether it has a primary key."""
+
+    schema: str
+    name: str
+    default: bool
+    columns: tuple[str, ...] = ()
+    keyed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Rows as read. `positions` are the raw values of the columns to order by, one tuple for each row, where there are such columns."""
 
@@ -108,6 +119,10 @@ class Database(ABC):
     @abstractmethod
     def tables(self) -> list[str]:
         """Names of the tables and views that can be read, with their schema where they need one."""
+
+    @abstractmethod
+    def relations(self) -> list[Relation]:
+        """The tables and views of all schemas but the system's own, as far as the user may read them, by schema and name."""
 
     @abstractmethod
     def describe(self, source: str, table: str = "") -> list[Column]:

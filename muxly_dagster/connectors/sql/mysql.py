@@ -13,7 +13,7 @@ from pymysql.constants import FIELD_TYPE, FLAG
 from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 
-from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Columns, Database, Select, json_field
+from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Columns, Database, Relation, Select, json_field
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SignInError, SourceError
 from muxly_dagster.records import TIMESTAMP
 
@@ -91,6 +91,15 @@ class MySql(Database):
     def tables(self) -> list[str]:
         query = "select table_name from information_schema.tables where table_schema = coalesce(nullif(%s, ''), database()) order by 1"
         return [name for (name,) in self._rows(query, [self._database])]
+
+    def relations(self) -> list[Relation]:
+        query = """
+            select table_schema, table_name, column_name, column_key from information_schema.columns
+            where table_schema not in ('information_schema', 'mysql', 'performance_schema', 'sys') order by 1, 2, ordinal_position"""
+        found: dict[tuple[str, str], dict[str, str]] = {}
+        for schema, name, column, key in self._rows(query, []):
+            found.setdefault((schema, name), {})[column] = key
+        return [Relation(s, n, s == self._database, tuple(keys), "PRI" in keys.values()) for (s, n), keys in found.items()]
 
     def describe(self, source: str, table: str = "") -> list[Column]:
         json = self._json_columns(table) if table else set()

@@ -14,7 +14,7 @@ import pyarrow.csv as pacsv
 from psycopg import sql as pgsql
 
 from muxly_dagster.connectors.sql import postgres_arrow
-from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Columns, Database, Select, hex_bytes, json_field
+from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Columns, Database, Relation, Select, hex_bytes, json_field
 from muxly_dagster.connectors.sql.postgres_arrow import ArrowReader
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SignInError, SourceError
 from muxly_dagster.records import TIMESTAMP
@@ -88,6 +88,19 @@ class Postgres(Database):
               and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg\\_t%%' and (%s = '' or n.nspname = %s)
             order by 1"""
         return [name for (name,) in self._rows(query, [self._schema] * 3)]
+
+    def relations(self) -> list[Relation]:
+        query = """
+            select n.nspname, c.relname, case when %s = '' then pg_table_is_visible(c.oid) else n.nspname = %s end,
+              array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+              exists(select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary)
+            from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
+              and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg\\_t%%'
+              and has_schema_privilege(n.oid, 'usage') and has_any_column_privilege(c.oid, 'select')
+            order by 1, 2"""
+        found = self._rows(query, [self._schema] * 2)
+        return [Relation(schema, name, default, tuple(columns), keyed) for schema, name, default, columns, keyed in found]
 
     def describe(self, source: str, table: str = "") -> list[Column]:
         with self._connection.cursor() as cursor:

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 
 from muxly_dagster.connector import Unreadable
-from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Database, Select, json_field, shown
+from muxly_dagster.connectors.sql.dialect import BATCH_BYTES, Chunk, Column, Database, Relation, Select, json_field, shown
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SourceError
 from muxly_dagster.records import TIMESTAMP, to_json
 
@@ -71,6 +71,18 @@ class Sqlite(Database):
                 f"select name from {master} where type in ('table', 'view') and name not like 'sqlite\\_%' escape '\\'"
             )
         ]
+
+    def relations(self) -> list[Relation]:
+        schema = self._schema or "main"
+        found = []
+        for name in sorted(self.tables()):
+            try:
+                rows = self._rows(f"pragma {self.quote(schema)}.table_xinfo({self.quote(name)})")
+            except ConfigurationError:
+                rows = ()  # a view of a table that is gone: its own pull says so
+            columns = tuple(row[1] for row in rows if row[6] != 1)
+            found.append(Relation(schema, name, True, columns, any(row[5] for row in rows)))
+        return found
 
     def describe(self, source: str, table: str = "") -> list[Column]:
         if not table:

@@ -20,7 +20,7 @@ BASE_URL = "https://api.stripe.com"
 _PAGE = 100  # the most there is (https://docs.stripe.com/api/pagination)
 _IN_FLIGHT = 8
 _Kind = TypeVar("_Kind")
-_OURS = frozenset({400, 402, 403, 404, 409})
+_OURS = frozenset({400, 402, 403, 404})
 """Statuses whose bodies say more than their numbers: they are handed back and read by `checked`."""
 
 
@@ -60,6 +60,8 @@ def judge(response: Response) -> Verdict | tuple[Verdict, float | None] | None:
         return "retry"
     if response.status in _OURS:
         return "skip"
+    if response.status == 409 and wish != "false":
+        return "retry"  # another request with the same idempotency key, or for the same object, is still under way
     return "fail" if wish == "false" and response.status >= 500 else None
 
 
@@ -84,7 +86,7 @@ def _error(response: Response) -> MuxlyError:
         return SignInError(f"the key is not allowed to do this ({said})", do=do, where=where)
     if response.status == 402:
         return SourceError(f"the payment failed ({said})", do="the customer or another means of payment has to help", where=where)
-    if response.status == 409:
+    if problem.type == "idempotency_error":
         return SourceError(f"the same idempotency key was used for another request ({said})", do="give another key", where=where)
     do = f"change what is asked as the answer says ({problem.param})" if problem.param else "change what is asked as the answer says"
     return SourceError(f"Stripe refuses the request ({said})", do=do, where=where)
@@ -102,19 +104,27 @@ class Api:
 
     def pages(self, path: str, params: Mapping[str, Any], after: str = "") -> Iterator[ListPage]:
         """A list from its newest object to its oldest, or what lies behind the object `after`. Raises Missing where that is gone."""
+        before: list[str] = []
         while True:
-            response = self.get(path, {**params, "limit": _PAGE, "starting_after": after or None})
+            try:
+                response = self.get(path, {**params, "limit": _PAGE, "starting_after": after or None})
+            except Missing:
+                if not before:
+                    raise
+                after = before.pop()  # deleted since its page was read: the one before it does as well
+                continue
             try:
                 page = msgspec.json.decode(response.content, type=ListPage)
             except (msgspec.DecodeError, ValueError):
                 raise SourceError("the answer is no list of Stripe's", do="check base_url", where=response.where) from None
-            last = id_of(page.data[-1]) if page.data else ""
+            ids = [id_of(raw) for raw in page.data]
+            last = ids[-1] if ids else ""
             if page.has_more and (not last or last == after):
                 raise SourceError("the list does not come to an end", do="run the pull again; if it stays, report it", where=response.where)
             yield page
             if not page.has_more:
                 return
-            after = last
+            after, before = last, ids[:-1]
 
     def each(self, path: str, ids: Sequence[str], params: Mapping[str, Any]) -> Iterator[tuple[str, bytes | None]]:
         """Objects by their ids, each with its JSON text; None for one that is gone."""

@@ -90,6 +90,9 @@ CURSOR: dict[str, Collection] = {
     "events": Collection("Events of the last 30 days", "events"),
 }
 
+SECRET = "client_secret"
+"""With it, anybody can finish the payment. Stripe asks not to store it (https://docs.stripe.com/api/payment_intents/object)."""
+
 _BASE = pa.schema([("id", pa.string()), ("object", pa.string()), ("created", TIMESTAMP), ("livemode", pa.bool_())])
 
 TYPES: dict[str, str] = {

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from muxly_dagster.connectors.stripe.api import Api, ListPage, Missing, id_of, read_as
+from muxly_dagster.connectors.stripe.changes import Change, undecided
 
 _PATH = "subscription_items"
 
@@ -16,22 +17,6 @@ class _Subscription(msgspec.Struct, frozen=True):
 
 class _Before(msgspec.Struct, frozen=True):
     items: ListPage | None = None
-
-
-class Changed(msgspec.Struct, frozen=True):
-    """What an event tells: the object as it was then, and what its changed fields held before."""
-
-    object: msgspec.Raw
-    previous_attributes: msgspec.Raw = msgspec.Raw()
-
-
-class Change(msgspec.Struct, frozen=True):
-    """An event, as far as reading changes goes."""
-
-    id: str
-    type: str
-    data: Changed
-    api_version: str | None = None
 
 
 def items_of_list(api: Api, subscriptions: Sequence[msgspec.Raw]) -> list[msgspec.Raw | bytes]:
@@ -54,12 +39,13 @@ def items_of_changes(api: Api, changes: Sequence[Change], settled: set[str], ver
     """
     objects: list[msgspec.Raw | bytes] = []
     gone: set[str] = set()
+    unclear = undecided(changes)
     for change in changes:
         subscription = read_as(change.data.object, _Subscription)
         if subscription.id not in settled:
             settled.add(subscription.id)
             inside = subscription.items
-            whole = inside is not None and not inside.has_more and change.api_version == version
+            whole = inside is not None and not inside.has_more and change.api_version == version and subscription.id not in unclear
             now = list(inside.data) if whole and inside is not None else _items(api, subscription.id)
             objects += now
             settled.update(map(id_of, now))

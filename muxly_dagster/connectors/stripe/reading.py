@@ -3,7 +3,8 @@
 The cursor is one of
     {"asked", "began", "after"}  in the middle of the first list; `after` is the last id that is stored
     {"asked", "seen"}            at rest: every event before `seen` was read
-Times are seconds since 1970 by Stripe's clock.
+Times are seconds since 1970 by Stripe's clock. A list that is read again because events are missing has no cursor on the way:
+only a list that was read in one go says what was deleted meanwhile.
 """
 
 import contextlib
@@ -18,8 +19,10 @@ import pyarrow as pa
 
 from muxly_dagster.connector import Batch, Cursor, Span, Unreadable
 from muxly_dagster.connectors.stripe.api import Api, Missing, id_of, read_as
-from muxly_dagster.connectors.stripe.collections import TYPES, Collection
-from muxly_dagster.connectors.stripe.items import Change, items_of_changes, items_of_list
+from muxly_dagster.connectors.stripe.changes import Change, in_whole_seconds, undecided
+from muxly_dagster.connectors.stripe.collections import SECRET, TYPES, Collection
+from muxly_dagster.connectors.stripe.items import items_of_changes, items_of_list
+from muxly_dagster.connectors.stripe.nested import completed, is_cut
 from muxly_dagster.decoding import PageDecoder
 from muxly_dagster.errors import MuxlyError
 
@@ -53,8 +56,9 @@ class Rows:
         """Batches of the objects; each place is the cursor for all objects so far, None where there is no way to go on from there."""
         place: Cursor | None = None
         try:
-            for objects, place in places:
+            for objects, reached in places:
                 self._decoder.decode(b"[" + b",".join(bytes(each) for each in objects) + b"]")
+                place = reached
                 while self._decoder.buffered_rows >= _ROWS or self._decoder.buffered_bytes >= _BYTES:
                     yield self._batch(place)
         except MuxlyError as error:
@@ -72,19 +76,22 @@ class Rows:
 
     def _batch(self, place: Cursor | None) -> Batch:
         rows, unread = self._decoder.flush(_BYTES)
+        if SECRET in rows.column_names:
+            rows = rows.drop_columns([SECRET])
         return Batch(rows, place if not self._decoder.buffered_rows else None, tuple(Unreadable(*each) for each in unread))
 
 
 def read_changes(api: Api, plan: Plan, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
     """The news of a collection that events tell of."""
     at: dict[str, Any] = cursor if isinstance(cursor, dict) and cursor.get("asked") == plan.asked else {"asked": plan.asked}
+    again = cursor is not None and at is not cursor
     rows, now = Rows(known), int(api.now().timestamp())
     if now - at.get("seen", at.get("began", now)) > _KEPT:
         _log.warning("stripe: the last pull of %s is longer ago than Stripe keeps events; everything is read again", plan.collection.path)
-        at = {"asked": plan.asked}
+        at, again = {"asked": plan.asked}, True
     if "seen" not in at:
         at = {"began": now, **at}
-        yield from _everything(api, plan, at, rows)
+        yield from _everything(api, plan, at, rows, again=again)
         at = {"asked": plan.asked, "seen": at["began"]}
     while at["seen"] < now:
         until = min(at["seen"] + _STRETCH, now)
@@ -94,26 +101,26 @@ def read_changes(api: Api, plan: Plan, cursor: Cursor | None, known: pa.Schema |
         yield Batch(EMPTY, at)
 
 
-def _everything(api: Api, plan: Plan, at: dict[str, Any], rows: Rows) -> Iterator[Batch]:
-    """The whole list, or the rest of it."""
+def _everything(api: Api, plan: Plan, at: dict[str, Any], rows: Rows, *, again: bool) -> Iterator[Batch]:
+    """The whole list, or the rest of it; `again`: the lake knows objects of which no event will tell that they are gone."""
     whole = "after" not in at
     try:
-        yield from rows.batches(_listed(api, plan, at))
+        yield from rows.batches(_listed(api, plan, at, again=again))
     except Missing:
         if whole:
             raise
         at = {name: value for name, value in at.items() if name != "after"}  # the object to go on behind was deleted meanwhile
         whole = True
-        yield from rows.batches(_listed(api, plan, at))
+        yield from rows.batches(_listed(api, plan, at, again=again))
     # Only a list that was read in one go says what is not there any more.
     yield Batch(EMPTY, {"asked": plan.asked, "seen": at["began"]}, complete=(Span(),) if whole else ())
 
 
-def _listed(api: Api, plan: Plan, at: dict[str, Any]) -> Iterator[tuple[Sequence[bytes | msgspec.Raw], Cursor | None]]:
+def _listed(api: Api, plan: Plan, at: dict[str, Any], *, again: bool) -> Iterator[tuple[Sequence[bytes | msgspec.Raw], Cursor | None]]:
     params = {**plan.collection.params, "expand[]": [f"data.{name}" for name in plan.expand] or None}
     for page in api.pages(plan.collection.path, params, at.get("after", "")):
-        objects: Sequence[bytes | msgspec.Raw] = items_of_list(api, page.data) if plan.items else page.data
-        yield objects, {**at, "after": id_of(page.data[-1])} if page.data else None
+        objects = items_of_list(api, page.data) if plan.items else completed(api, page.data)
+        yield objects, {**at, "after": id_of(page.data[-1])} if page.data and not again else None
 
 
 def _news(api: Api, plan: Plan, start: int, end: int | None, rows: Rows) -> Iterator[Batch]:
@@ -121,12 +128,11 @@ def _news(api: Api, plan: Plan, start: int, end: int | None, rows: Rows) -> Iter
     kind, settled = plan.collection, set[str]()
     params: dict[str, Any] = {"types[]": [*kind.changed, *kind.gone], "created[gte]": start, "created[lt]": end}
     if kind.created_apart:
-        new = ((page.data, None) for page in api.pages(kind.path, _since(plan, start)))
+        new = ((completed(api, page.data), None) for page in api.pages(kind.path, _since(plan, start)))
         for batch in rows.batches(new):
             settled.update(batch.rows["id"].to_pylist() if len(batch.rows) else ())
             yield batch
-    for page in api.pages("events", params):
-        changes = [read_as(raw, Change) for raw in page.data]
+    for changes in in_whole_seconds(api.pages("events", params)):
         if plan.items:
             objects, gone = items_of_changes(api, changes, settled, plan.version)
         else:
@@ -143,28 +149,30 @@ def _since(plan: Plan, start: int) -> dict[str, Any]:
 def _newest(api: Api, plan: Plan, changes: Sequence[Change], settled: set[str]) -> tuple[list[bytes | msgspec.Raw], set[str]]:
     """The newest state of the objects that these events tell of first, and the ids of those that are gone.
 
-    An event holds its object as the API version of its own time rendered it, without anything expanded: where that is not what
-    is asked for, the object itself is read.
+    An event holds its object as the API version of its own time rendered it, without anything expanded and with the beginnings of
+    its lists: where that is not what is asked for, the object itself is read. So it is where nobody knows which event was the last.
     """
     objects: list[bytes | msgspec.Raw] = []
     gone: set[str] = set()
     apart: list[str] = []
+    unclear = undecided(changes, plan.collection.gone)
     for change in changes:
         name = id_of(change.data.object)
         if name in settled:
             continue
         settled.add(name)
-        if change.type in plan.collection.gone:
-            gone.add(name)
-        elif change.api_version == plan.version and not plan.expand:
-            objects.append(change.data.object)
-        else:
+        as_asked = change.api_version == plan.version and not plan.expand and not is_cut(change.data.object)
+        if name in unclear or (change.type not in plan.collection.gone and not as_asked):
             apart.append(name)
+        elif change.type in plan.collection.gone:
+            gone.add(name)
+        else:
+            objects.append(change.data.object)
     for name, content in api.each(plan.collection.path, apart, {"expand[]": list(plan.expand) or None}):
         if content is None:
             gone.add(name)
         else:
-            objects.append(content)
+            objects += completed(api, [content])
     return objects, gone
 
 
