@@ -1,4 +1,4 @@
-"""Pulls that patterns select: found by asking a source's provider, named, and kept on disk, so that a project loads without asking again."""
+"""Pulls that patterns select: found by asking a source's provider, named, and kept on disk, so that projects load without asking."""
 
 import json
 import logging
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from muxly_dagster.connector import Connector, Selected
 from muxly_dagster.errors import ConfigurationError, MuxlyError, Problem
+from muxly_dagster.project.locate import Segment
 from muxly_dagster.project.models import Name, Project
 
 Asking = Literal["once", "always", "never"]
@@ -90,7 +91,7 @@ class Selections:
         try:
             found = connector.selected()
         except ConfigurationError as error:
-            problems += [project.problem(("sources", source, *filter(None, p.path.split("."))), p.what, p.do) for p in error.problems]
+            problems += [project.problem(("sources", source, *_segments(p.path)), p.what, p.do) for p in error.problems]
             return None
         except MuxlyError as error:
             if kept is not None:
@@ -137,7 +138,7 @@ class Selections:
 
 
 def pull_name(name: str) -> str:
-    """A provider's name as the name of a pull: `Order Items` is `order_items`, `2024` is `t_2024`; empty where no letter or digit is left."""
+    """A provider's name as the name of a pull: `Order Items` is `order_items`, `2024` is `t_2024`; empty where nothing is left."""
     plain = unicodedata.normalize("NFKD", name.casefold())
     text = re.sub(r"[^a-z0-9_]+", "_", "".join(c for c in plain if not unicodedata.combining(c))).strip("_")
     if not text:
@@ -146,6 +147,10 @@ def pull_name(name: str) -> str:
         return _NAME.validate_python(text)
     except ValidationError:
         return f"t_{text}"  # begins with a digit, or is a word that Muxly or SQL keeps for itself
+
+
+def _segments(path: str) -> list[Segment]:
+    return [int(part) if part.isdecimal() else part for part in path.split(".") if part]
 
 
 def _named(project: Project, source: str, connector: Connector, found: Sequence[Selected]) -> tuple[Pulls, list[Problem]]:

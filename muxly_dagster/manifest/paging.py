@@ -77,24 +77,37 @@ def envelope_paths(paging: Paging) -> list[str]:
     return []
 
 
-def read_pages(asking: Asking, paging: Paging, take: Take) -> Iterator[Page]:
-    """Ask for the pages and yield each once it is read.
+def first_request(asking: Asking, paging: Paging) -> Request:
+    """What is asked for the first page. Raises SourceError where its path names a value that is not there."""
+    match paging:
+        case NoPaging():
+            return asking.request()
+        case KeysetPaging():
+            return _behind(asking, paging, paging.start)
+        case CursorPaging() | LinkPaging():
+            return _sized(asking.request(), paging.size)
+    return put(_sized(asking.request(), paging.size), paging.into, paging.first if isinstance(paging, PageNumberPaging) else 0)
+
+
+def read_pages(asking: Asking, paging: Paging, take: Take, first: Response | None = None) -> Iterator[Page]:
+    """Ask for the pages and yield each once it is read. `first` is the answer to the first request, where it has been sent before.
 
     Raises SourceError for an API that never comes to an end, beside what the client raises.
     """
+    response = asking.send(first_request(asking, paging)) if first is None else first
     match paging:
         case NoPaging():
-            yield take(asking.send(asking.request()))
+            yield take(response)
         case CursorPaging():
-            yield from _by_cursor(asking, paging, take)
+            yield from _by_cursor(asking, paging, take, response)
         case LinkPaging():
-            yield from _by_link(asking, paging, take)
+            yield from _by_link(asking, paging, take, response)
         case KeysetPaging():
-            yield from _by_keyset(asking, paging, take)
+            yield from _by_keyset(asking, paging, take, response)
         case _ if paging.size is None:
-            yield from _one_by_one(asking, paging, take)
+            yield from _one_by_one(asking, paging, take, response)
         case _:
-            yield from _by_number(asking, paging, paging.size[1], take)
+            yield from _by_number(asking, paging, paging.size[1], take, response)
 
 
 def put(request: Request, place: str, value: Any) -> Request:
@@ -116,10 +129,9 @@ def _sized(request: Request, size: tuple[str, int] | None) -> Request:
     return put(request, *size) if size else request
 
 
-def _by_cursor(asking: Asking, paging: CursorPaging, take: Take) -> Iterator[Page]:
+def _by_cursor(asking: Asking, paging: CursorPaging, take: Take, response: Response) -> Iterator[Page]:
     seen: set[str] = set()
-    first = _sized(asking.request(), paging.size)
-    response = asking.send(first)
+    first = first_request(asking, paging)
     while True:
         page = take(response)
         cursor = page.envelope[0]
@@ -133,10 +145,9 @@ def _by_cursor(asking: Asking, paging: CursorPaging, take: Take) -> Iterator[Pag
         response = asking.send(put(following, paging.into, cursor) if paging.into else following)
 
 
-def _by_link(asking: Asking, paging: LinkPaging, take: Take) -> Iterator[Page]:
+def _by_link(asking: Asking, paging: LinkPaging, take: Take, response: Response) -> Iterator[Page]:
     seen: set[str] = set()
-    request = _sized(asking.request(), paging.size)
-    response = asking.send(request)
+    request = first_request(asking, paging)
     while True:
         page = take(response)
         link = page.envelope[0] if paging.next else _next_link(response.headers.get("link", ""))
@@ -151,14 +162,14 @@ def _by_link(asking: Asking, paging: LinkPaging, take: Take) -> Iterator[Page]:
         response = asking.send(replace(request, url=url, params=None))
 
 
-def _by_keyset(asking: Asking, paging: KeysetPaging, take: Take) -> Iterator[Page]:
-    size, order = paging.size[1], Order(paging.by)
+def _behind(asking: Asking, paging: KeysetPaging, key: Any) -> Request:
+    """What is asked for the records behind a key."""
+    request = _sized(asking.request(keyset=key), paging.size)
+    return request if paging.into == "keyset" or key is None else put(request, paging.into, key)
 
-    def behind(key: Any) -> Request:
-        request = _sized(asking.request(keyset=key), paging.size)
-        return request if paging.into == "keyset" or key is None else put(request, paging.into, key)
 
-    response, full = asking.send(behind(paging.start)), False
+def _by_keyset(asking: Asking, paging: KeysetPaging, take: Take, response: Response) -> Iterator[Page]:
+    size, order, full = paging.size[1], Order(paging.by), False
     while True:
         page = take(response)
         # Until a page was full, a short one may be the API's own cap on pages: then only an empty one is the end.
@@ -168,7 +179,7 @@ def _by_keyset(asking: Asking, paging: KeysetPaging, take: Take) -> Iterator[Pag
             return
         last = order.take(page.envelope[0], response.where)
         yield page
-        response = asking.send(behind(last))
+        response = asking.send(_behind(asking, paging, last))
 
 
 def _next_link(header: str) -> str:
@@ -185,10 +196,9 @@ def _must_be_new(cursor: str, seen: set[str], what: str, response: Response) -> 
     seen.add(cursor)
 
 
-def _one_by_one(asking: Asking, paging: OffsetPaging | PageNumberPaging, take: Take) -> Iterator[Page]:
+def _one_by_one(asking: Asking, paging: OffsetPaging | PageNumberPaging, take: Take, response: Response) -> Iterator[Page]:
     offset, before, request = 0, b"", asking.request()
-    for number in itertools.count(paging.first if isinstance(paging, PageNumberPaging) else 0):
-        response = asking.send(put(request, paging.into, number if isinstance(paging, PageNumberPaging) else offset))
+    for number in itertools.count((paging.first if isinstance(paging, PageNumberPaging) else 0) + 1):
         before = _must_differ(response, before)
         page = take(response)
         yield page
@@ -196,12 +206,12 @@ def _one_by_one(asking: Asking, paging: OffsetPaging | PageNumberPaging, take: T
         total = _total(paging, page)
         if page.records == 0 or (total is not None and offset >= total):
             return
+        response = asking.send(put(request, paging.into, number if isinstance(paging, PageNumberPaging) else offset))
 
 
-def _by_number(asking: Asking, paging: OffsetPaging | PageNumberPaging, size: int, take: Take) -> Iterator[Page]:
+def _by_number(asking: Asking, paging: OffsetPaging | PageNumberPaging, size: int, take: Take, response: Response) -> Iterator[Page]:
     first, step = (paging.first, 1) if isinstance(paging, PageNumberPaging) else (0, size)
     request = _sized(asking.request(), paging.size)
-    response = asking.send(put(request, paging.into, first))
     page = take(response)
     total = _total(paging, page)
     _must_have_size(page, size, total, response)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from muxly_dagster.connector import Batch, Unreadable
 from muxly_dagster.decoding import Page, parse_path
 from muxly_dagster.errors import SourceError
-from muxly_dagster.http import Response
+from muxly_dagster.http import Request, Response
 from muxly_dagster.manifest import jsontext
 from muxly_dagster.manifest.answers import page_reader
 from muxly_dagster.manifest.deleting import UNMARKED
@@ -16,7 +16,7 @@ from muxly_dagster.manifest.discovering import discover
 from muxly_dagster.manifest.expressions import Context, expressions, text_of
 from muxly_dagster.manifest.judging import Expiry
 from muxly_dagster.manifest.keyset import key_reader
-from muxly_dagster.manifest.paging import Take, envelope_paths, read_pages
+from muxly_dagster.manifest.paging import Take, envelope_paths, first_request, read_pages
 from muxly_dagster.manifest.places import Place
 from muxly_dagster.manifest.schema import (
     DeltaSync,
@@ -75,6 +75,11 @@ class PlaceReader:
             expiry,
         )
         return Taking(self.source, spec, reading, self._known)
+
+    def first_request(self, names: Mapping[str, Any]) -> Request | None:
+        """What is asked first for the stream's records, where the client alone can ask for it: no kept answer, no file."""
+        asking = asking_for(self.source, self.spec.request, {**self.context, **names}, kind=self.spec.response)
+        return None if asking.ask else first_request(asking, self.spec.paging)
 
     def deleted(self, names: Mapping[str, Any]) -> Generator[Batch, None, bool]:
         """What a list of its own says was deleted, page by page; nothing where there is none. Answers whether all of the list was read."""

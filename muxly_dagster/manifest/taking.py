@@ -114,12 +114,15 @@ class Taking:
             )
         return self._source.decoders[self._name]
 
-    def read(self, position: Position | None = None, names: Mapping[str, Any] | None = None) -> Iterator[Batch]:
-        """Ask for every page. `names` are what this request's expressions may name beside the others. Raises TokenExpired."""
+    def read(
+        self, position: Position | None = None, names: Mapping[str, Any] | None = None, first: Response | None = None
+    ) -> Iterator[Batch]:
+        """Ask for every page. `names` are what this request's expressions may name beside the others; `first` is the answer to the first
+        request, where it has been sent before. Raises TokenExpired."""
         reading = self._reading
         asking = asking_for(self._source, reading.request, {**reading.context, **(names or {})}, reading.expiry, self._spec.response)
         decoder = self._decoder
-        for _ in read_pages(asking, reading.paging, self.take):
+        for _ in read_pages(asking, reading.paging, self.take, first):
             while decoder.buffered_rows >= _ROWS or decoder.buffered_bytes >= _BYTES:
                 yield self._batch(position)
             if self._gone:
@@ -183,7 +186,8 @@ class Taking:
                 deletes = None  # more rows of the same page follow
         if self._spec.file is not None and len(rows):
             source = self._source
-            rows = attach_files(source.http, self._spec.file, self._reading.context, rows, source.services, source.judge, key)
+            files, context = self._spec.file, self._reading.context
+            rows = attach_files(source.http, files, context, rows, source.services, source.judge, key, in_flight=source.in_flight)
         return Batch(rows, position.on_the_way() if position else None, lost, deletes=deletes, cleared=cleared)
 
     def _with_added(self, rows: pa.Table) -> pa.Table:

@@ -95,6 +95,16 @@ def test_an_invoice_has_all_its_lines(account: StripeAccount, tmp_path: Path) ->
     assert place.run().changed == 0
 
 
+def test_a_subscription_has_all_its_items(account: StripeAccount, tmp_path: Path) -> None:
+    names = [f"si_{n:02}" for n in range(25)]
+    account.page = 10
+    account.write("subscriptions", "sub_1", items={**items(*names), "url": "/v1/subscription_items?subscription=sub_1"})
+    place = pulled(account, tmp_path, "subscriptions")
+    place.run()
+    found = json.loads(place.rows()["sub_1"]["items"])
+    assert ([each["id"] for each in found["data"]], found["has_more"]) == (names, False)
+
+
 def test_numbers_beside_a_long_list_stay_exact(account: StripeAccount, tmp_path: Path) -> None:
     account.shown = 1
     account.write("invoices", "in_1", lines=lines(3), amount_due=9_007_199_254_740_993, exchange_rate=0.1)

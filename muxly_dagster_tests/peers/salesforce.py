@@ -22,6 +22,8 @@ from muxly_dagster_tests.peers.service import Service, body
 BASE = "/services/data/v67.0"
 _SOQL = re.compile(r"SELECT (?P<fields>.+?) FROM (?P<table>\w+)(?: WHERE (?P<where>.+?))?(?: ORDER BY (?P<order>\w+))?")
 _TERM = re.compile(r"(?P<field>\w+) (?P<op>>=|>|<) (?:'(?P<text>\w*)'|(?P<time>[\dTZ:.-]+))")
+_MINUTE = dt.timedelta(minutes=1)
+_AMONG = re.compile(r"Id IN \((?P<ids>[\w',]*)\)")
 
 ACCOUNT = {
     "Id": "id",
@@ -58,6 +60,7 @@ class Table:
     types: dict[str, str]
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     bulk: bool = True
+    log: list[tuple[str, dt.datetime]] = field(default_factory=list)
 
 
 class Organisation(Service):
@@ -74,7 +77,7 @@ class Organisation(Service):
         self.deleted_jobs: list[str] = []
         self.header_once, self.started = False, 0
         self.error: tuple[int, str, str] | None = None
-        self._rest: dict[str, tuple[list[dict[str, Any]], str]] = {}
+        self._rest: dict[str, tuple[list[dict[str, Any]], str, str, list[str]]] = {}
 
     # ---- what happens in the organisation
 
@@ -94,6 +97,13 @@ class Organisation(Service):
         """Empty the bin of one record."""
         del self.tables["Account"].records[f"001{number:015}"]
 
+    def erase(self, number: int, *, logged: bool = True) -> None:
+        """Delete a record past the bin."""
+        self.now += dt.timedelta(seconds=1)
+        self.purge(number)
+        if logged:
+            self.tables["Account"].log.append((f"001{number:015}", self.now))
+
     def put(self, *numbers: int, text: str = "") -> None:
         for number in numbers:
             self.write("Account", number, Name=text, **({"Extra__c": "more"} if self.extra else {}))
@@ -101,6 +111,7 @@ class Organisation(Service):
     def delete(self, number: int) -> None:
         self.now += dt.timedelta(seconds=1)
         self.tables["Account"].records[f"001{number:015}"].update(IsDeleted=True, SystemModstamp=self.now)
+        self.tables["Account"].log.append((f"001{number:015}", self.now))
 
     def drift(self) -> None:
         super().drift()
@@ -163,6 +174,8 @@ class Organisation(Service):
                 return json_answer({"sobjects": found})
             case "GET", ["sobjects", name, "describe"] if name.lower() in map(str.lower, self.tables):  # names have no case
                 return json_answer(self._described(next(each for each in self.tables if each.lower() == name.lower())))
+            case "GET", ["sobjects", name, "deleted"]:
+                return self._log(name, *(dt.datetime.fromisoformat(query[each]) for each in ("start", "end")))
             case "GET", ["query" | "queryAll" as kind]:
                 return self._query(query["q"], every=kind == "queryAll")
             case "GET", ["query" | "queryAll", locator]:
@@ -180,37 +193,49 @@ class Organisation(Service):
             {"name": each, "type": "double" if type_ == "formula" else type_, "calculated": type_ == "formula"}
             for each, type_ in self.tables[name].types.items()
         ]
-        return {"name": name, "queryable": name != "Hidden", "fields": fields}
+        return {"name": name, "queryable": name != "Hidden", "replicateable": "IsDeleted" in self.tables[name].types, "fields": fields}
+
+    def _log(self, name: str, start: dt.datetime, end: dt.datetime) -> bytes:
+        if end - start <= dt.timedelta(minutes=1) or start < self.now - dt.timedelta(days=15):
+            return self._refusal(400, "INVALID_REPLICATION_DATE", "startDate before org replication enabled date")
+        found = [{"id": each, "deletedDate": _json(time)} for each, time in self.tables[name].log if start <= time < end + _MINUTE]
+        return json_answer({"deletedRecords": found, "earliestDateAvailable": _json(start), "latestDateCovered": _json(end)})
 
     def _found(self, soql: str, *, every: bool) -> tuple[list[dict[str, Any]], list[str]]:
         parsed = _SOQL.fullmatch(soql)
         assert parsed, soql
-        found = [each for each in self.tables[parsed["table"]].records.values() if every or not each.get("IsDeleted")]
+        held_back = ("IsDeleted", "IsArchived")
+        found = [each for each in self.tables[parsed["table"]].records.values() if every or not any(map(each.get, held_back))]
+        if among := _AMONG.search(parsed["where"] or ""):
+            found = [each for each in found if f"'{each['Id']}'" in among["ids"].split(",")]
+        if "IsDeleted = false" in (parsed["where"] or ""):
+            found = [each for each in found if not each["IsDeleted"]]
         for term in _TERM.finditer(parsed["where"] or ""):
             bound: Any = dt.datetime.fromisoformat(term["time"]) if term["time"] else term["text"]
             held = {">=": operator.ge, ">": operator.gt, "<": operator.lt}[term["op"]]
             found = [each for each in found if held(each[term["field"]], bound)]
         if parsed["order"]:
             found.sort(key=lambda each: each[parsed["order"]])
-        return found, parsed["fields"].split(", ")
+        return found, re.split(", ?", parsed["fields"])
 
     def _query(self, soql: str, *, every: bool) -> bytes:
         found, fields = self._found(soql, every=every)
         table = soql.partition(" FROM ")[2].split()[0]
         if fields == ["COUNT()"]:
             return json_answer({"totalSize": len(found), "done": True, "records": []})
-        about = {"type": table, "url": "/somewhere"}
-        rows = [{"attributes": about, **{name: _json(each.get(name)) for name in fields}} for each in found]
-        return self._page(rows, "queryAll" if every else "query")
+        return self._page(found, "queryAll" if every else "query", table, fields)
 
-    def _page(self, rows: list[dict[str, Any]], kind: str) -> bytes:
-        page, rest = rows[: self.page], rows[self.page :]
-        found: dict[str, Any] = {"totalSize": len(rows), "done": not rest, "records": page}
+    def _page(self, found: list[dict[str, Any]], kind: str, table: str, fields: list[str]) -> bytes:
+        """The place of a record is that of the time of the query, its values are those of now."""
+        about = {"type": table, "url": "/somewhere"}
+        page, rest = found[: self.page], found[self.page :]
+        rows = [{"attributes": about, **{name: _json(each.get(name)) for name in fields}} for each in page]
+        shown: dict[str, Any] = {"totalSize": len(found), "done": not rest, "records": rows}
         if rest:
             locator = f"0r8-{len(self._rest)}"
-            self._rest[locator] = (rest, kind)
-            found["nextRecordsUrl"] = f"{BASE}/{kind}/{locator}"
-        return json_answer(found)
+            self._rest[locator] = (rest, kind, table, fields)
+            shown["nextRecordsUrl"] = f"{BASE}/{kind}/{locator}"
+        return json_answer(shown)
 
     # ---- bulk
 
@@ -245,11 +270,12 @@ class Organisation(Service):
         writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
         if not (start and self.header_once):
             writer.writerow(job.fields)
-        for row in job.rows[start : start + size]:
+        rows = job.rows[start : start + size]
+        for row in rows:
             values = [_json(row.get(name)) for name in job.fields]
             writer.writerow(["" if v is None else str(v).lower() if isinstance(v, bool) else v for v in values])
         after = str(start + size) if len(job.rows) > start + size else "null"
-        return answer(200, text.getvalue(), Content_Type="text/csv", Sforce_Locator=after, Sforce_NumberOfRecords=str(size))
+        return answer(200, text.getvalue(), Content_Type="text/csv", Sforce_Locator=after, Sforce_NumberOfRecords=str(len(rows)))
 
     # ---- changes
 

@@ -74,7 +74,7 @@ def read(api: Api, plan: Plan, cursor: Cursor | None, known: pa.Schema | None) -
             return
         except (Missing, Refused, bulk.JobFailed) as error:
             _log.warning(
-                "salesforce: the last run's bulk job for %s cannot be used any more (%s); it starts anew", plan.described.name, error
+                "salesforce: the last run's bulk job for %s is of no use any more (%s); another starts", plan.described.name, error
             )
             at = {name: at[name] for name in ("asked", "modified", "again") if name in at}
     at = {"began": now.isoformat(), **at}
@@ -83,8 +83,10 @@ def read(api: Api, plan: Plan, cursor: Cursor | None, known: pa.Schema | None) -
         try:
             at |= {"job": bulk.start_job(api, query), "columns": plan.columns}
         except NoBulk:
-            if plan.mode == "bulk" or _is_long(query):
+            if plan.mode == "bulk":
                 raise
+            if _is_long(query):
+                raise _too_long(query) from None
         else:
             yield Batch(EMPTY, at)  # the next run goes on with the job
             yield from _by_job(api, plan, at, batches, now)
@@ -125,11 +127,15 @@ def _is_long(query: Query) -> bool:
     return len(quote(query.soql(sorted_by=query.stamp or "Id"), safe="")) > _LONGEST
 
 
+def _too_long(query: Query) -> ConfigurationError:
+    do = "name fewer `fields`, or set `mode: auto` where Bulk API 2.0 knows the object"
+    return ConfigurationError(f"salesforce: {query.table} has more fields than one REST query can name", do=do)
+
+
 def _in_bulk(api: Api, plan: Plan, query: Query) -> bool:
     long = _is_long(query)
     if plan.mode == "rest" and long:
-        do = "name fewer `fields`, or set `mode: auto`"
-        raise ConfigurationError(f"salesforce: {query.table} has more fields than one REST query can name", do=do)
+        raise _too_long(query)
     if plan.mode != "auto" or long:
         return plan.mode == "bulk" or long
     try:

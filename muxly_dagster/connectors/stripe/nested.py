@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -18,14 +17,6 @@ class _List(msgspec.Struct, frozen=True):
     url: str = ""
 
 
-@dataclass(frozen=True)
-class _Gap:
-    """A field that holds a list with more to come."""
-
-    field: str
-    list: _List
-
-
 def is_cut(raw: msgspec.Raw | bytes) -> bool:
     """Whether the object seems to hold a list that is not whole."""
     return _MORE.search(bytes(raw)) is not None
@@ -38,26 +29,26 @@ def completed(api: Api, objects: Sequence[msgspec.Raw | bytes]) -> list[msgspec.
 
 def _completed(api: Api, raw: msgspec.Raw | bytes) -> msgspec.Raw | bytes:
     fields = read_as(raw, dict[str, msgspec.Raw])
-    for gap in _gaps(fields):
-        address = urlsplit(gap.list.url)
-        rows = list(gap.list.data)
+    for name, begun in _cut_lists(fields):
+        address = urlsplit(begun.url)  # some lists are told from others by a query: /v1/subscription_items?subscription=...
+        rows = list(begun.data)
         try:
             for page in api.pages(address.path.removeprefix("/v1/"), dict(parse_qsl(address.query)), id_of(rows[-1])):
                 rows += page.data
         except Missing:
             return raw  # the object was deleted meanwhile, as its next event says
-        whole = read_as(fields[gap.field], dict[str, msgspec.Raw])
+        whole = read_as(fields[name], dict[str, msgspec.Raw])
         whole |= {"data": msgspec.Raw(msgspec.json.encode(rows)), "has_more": msgspec.Raw(b"false")}
-        fields[gap.field] = msgspec.Raw(msgspec.json.encode(whole))
+        fields[name] = msgspec.Raw(msgspec.json.encode(whole))
     return msgspec.json.encode(fields)
 
 
-def _gaps(fields: dict[str, msgspec.Raw]) -> Iterator[_Gap]:
+def _cut_lists(fields: dict[str, msgspec.Raw]) -> Iterator[tuple[str, _List]]:
     for name, value in list(fields.items()):
         if bytes(value).startswith(b"{") and is_cut(value):
             try:
                 found = msgspec.json.decode(value, type=_List)
-            except msgspec.DecodeError:  # an object with fields of these names, such as metadata
+            except msgspec.DecodeError:  # an object with fields of these names, which is no list
                 continue
             if found.has_more and found.data and found.url.startswith("/v1/"):
-                yield _Gap(name, found)
+                yield name, found
