@@ -87,10 +87,10 @@ class Batch:
     What was deleted at the provider is said in one of three ways; each becomes a delete with the record's last values, before
     the batch's cursor counts. `deletes` holds the key columns of records that are gone, and counts after the rows of its batch;
     keys that the lake does not have are passed over. `cleared` are spans of which every record is gone, and counts before
-    the rows (a folder with all that was in it). `complete` are spans of which this pull has now given every record there is: what else
-    the lake holds there is gone. Where a record of this pull could not be read, nothing is cut, and if something might be gone, no cursor of this
-    pull counts from there on: the next pull comes to the same place. Each span costs a scan of the table. `alive` holds the key
-    columns of records that exist though their rows are not given: to `complete` they are as good as given.
+    the rows (a folder with all that was in it). `complete` are spans of which this pull has now given every record there is: what
+    else the lake holds there is gone. Where a record of this pull could not be read, nothing is cut, and if something might be gone, no
+    cursor of this pull counts from there on: the next pull comes to the same place. Each span costs a scan of the table. `alive` holds
+    the key columns of records that exist though their rows are not given: to `complete` they are as good as given.
     """
 
     rows: pa.Table
