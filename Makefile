@@ -76,7 +76,7 @@ check-tables: $(READY)
 docs: $(READY) ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(READY) .venv-bench/.ready ## Measure how fast it is (docs/development/benchmarks.md)
+bench: $(READY) .venv-bench/.ready .venv-airbyte/.ready ## Measure how fast it is (docs/development/benchmarks.md)
 	@$(BIN)/python -m benchmarks
 
 # dlt, which Muxly is measured against and whose sources it runs, in an environment of its own: its dependencies must not bind Muxly's.

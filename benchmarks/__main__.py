@@ -152,7 +152,26 @@ def sqlpull() -> list[Row]:
     ]
 
 
-MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {f.__name__: f for f in (pull, postgres, offset, rules, load, bigquery, sqlpull)}
+def hubspot() -> list[Row]:
+    """HubSpot contacts with 20 properties, beside airbyte-cdk; the figures themselves are printed on the way."""
+    from benchmarks import hubspot as contacts
+
+    return [_row(f"HubSpot contacts against airbyte-cdk, {what}", times, "times", contacts.TARGET) for what, times in contacts.compared()]
+
+
+def concurrency() -> list[Row]:
+    """What a manifest's concurrent paths use of what its `limits` allow, against a server that takes 50 ms for each answer."""
+    from benchmarks import concurrency as paths
+
+    with paths.served() as url:
+        return [
+            _row(f"{what}, of {limits}", 100 * paths.share(url, path, limits), "%", 75)
+            for path, what in paths.PATHS.items()
+            for limits in paths.LIMITS
+        ]
+
+
+MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {f.__name__: f for f in (pull, postgres, offset, concurrency, rules, load, bigquery, sqlpull, hubspot)}
 
 
 def main(names: list[str]) -> None:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.concurrency [PATH...]
 
-Each path sends some hundred requests within `limits`: with 8 requests at a time 160 answers a second are possible, with 40 requests a second
-40. The figure is the share of that, from the first request of its kind to the last answer, as the server sees it: start-up does not count.
+Each path sends some hundred requests within `limits`: 8 requests at a time allow 160 answers a second, 40 requests a second allow 40. The
+figure is the share of that, from the first request of its kind to the last answer, as the server sees it: start-up does not count.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, ClassVar
 
 from benchmarks.measure import MUXLY, run
 
@@ -29,10 +30,10 @@ _REQUEST = re.compile(rb"GET /(?P<kind>\w+)(?:/(?P<name>\w+))?(?:\?(?P<query>\S*
 LIMITS = {"8 at a time": ({"concurrency": 8}, 8 / DELAY), "40 a second": ({"per_second": 40}, 40.0)}
 """The manifest's `limits`, and how many requests a second they allow."""
 
-_LISTED = {"records": "$.results", "key": ["id"]}
-_THINGS = {"path": "/things"}
-_PAGED = {"kind": "offset", "into": "query.offset", "total": "$.total"}
-STREAMS = {
+_LISTED: dict[str, Any] = {"records": "$.results", "key": ["id"]}
+_THINGS: dict[str, Any] = {"path": "/things"}
+_PAGED: dict[str, Any] = {"kind": "offset", "into": "query.offset", "total": "$.total"}
+STREAMS: dict[str, dict[str, Any]] = {
     "offset": {**_LISTED, "request": {"path": "/offset"}, "paging": {**_PAGED, "size": ["query.limit", 1]}},
     "enrich": {
         **_LISTED,
@@ -74,7 +75,7 @@ PATHS = {
 class Server(asyncio.Protocol):
     """One connection to the API; `seen` holds the times at which requests of each kind came and were answered."""
 
-    seen: dict[str, list[float]] = {}
+    seen: ClassVar[dict[str, list[float]]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -130,8 +131,8 @@ def served() -> Iterator[str]:
         server.stdin.close()
 
 
-def share(url: str, path: str, limits: str) -> tuple[float, int]:
-    """The share of its budget that one path of the manifest uses, and how many requests it sent."""
+def share(url: str, path: str, limits: str) -> float:
+    """The share of its budget that one path of the manifest uses."""
     allowed, ideal = LIMITS[limits]
     manifest = {
         "muxly": 1,
@@ -151,10 +152,10 @@ def share(url: str, path: str, limits: str) -> tuple[float, int]:
         report = json.loads(run([*MUXLY, "run", f"bench.{path}", "--json"], MUXLY_PROJECT=str(project)).output)[0]
     assert report["changed"] == REQUESTS, report
     with urllib.request.urlopen(f"{url}/seen") as answer:
-        times = json.loads(answer.read())[path]
+        times: list[float] = json.loads(answer.read())[path]
     sent = len(times) // 2
     assert sent == REQUESTS, f"{path}: {sent} requests"
-    return sent / (max(times) - min(times)) / ideal, sent
+    return sent / (max(times) - min(times)) / ideal
 
 
 def main() -> None:
@@ -170,7 +171,7 @@ def main() -> None:
         parser.error(f"no path {', '.join(unknown)}; there are {', '.join(PATHS)}")
     with served() as url:
         for path in arguments.paths or PATHS:
-            shares = [f"{share(url, path, limits)[0]:6.1%} of {limits}" for limits in LIMITS]
+            shares = [f"{share(url, path, limits):6.1%} of {limits}" for limits in LIMITS]
             print(f"{PATHS[path]:38}", *shares, flush=True)
 
 
