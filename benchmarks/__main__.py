@@ -171,7 +171,9 @@ def concurrency() -> list[Row]:
         ]
 
 
-MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {f.__name__: f for f in (pull, postgres, offset, concurrency, rules, load, bigquery, sqlpull, hubspot)}
+MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
+    f.__name__: f for f in (pull, postgres, offset, concurrency, rules, load, bigquery, sqlpull, hubspot)
+}
 
 
 def main(names: list[str]) -> None:

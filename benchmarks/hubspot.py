@@ -4,7 +4,7 @@
 
 The server runs in a process of its own and answers with ready bytes. Both read the list of contacts, 100 a page, and make typed values of
 text. Muxly's figure is that of the whole command `muxly run`: start-up, the search for changes and storing included. airbyte-cdk's is that
-of a declarative source read to its messages, before anything is stored; it takes the virtual environment `.venv-airbyte` (`make .venv-airbyte/.ready`).
+of a declarative source read to its messages, before anything is stored; it takes `.venv-airbyte` (`make .venv-airbyte/.ready`).
 """
 
 import argparse
