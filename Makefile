@@ -80,15 +80,15 @@ bench: $(READY) .venv-bench/.ready .venv-airbyte/.ready ## Measure how fast it i
 	@$(BIN)/python -m benchmarks
 
 # dlt, which Muxly is measured against and whose sources it runs, in an environment of its own: its dependencies must not bind Muxly's.
-.venv-bench/.ready: pyproject.toml
-	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip install --quiet $(DLT)
+.venv-bench/.ready: pyproject.toml | $(READY)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-bench
+	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python $(DLT)
 	@touch $@
 
 # airbyte-cdk, which runs Airbyte's manifests, for the tests of that: it pins what Muxly must be free to choose.
-.venv-airbyte/.ready: pyproject.toml
-	@test -x .venv-airbyte/bin/python || $(PYTHON) -m venv .venv-airbyte
-	@.venv-airbyte/bin/python -m pip install --quiet $(AIRBYTE)
+.venv-airbyte/.ready: pyproject.toml | $(READY)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-airbyte
+	@$(BIN)/uv pip install --quiet --python .venv-airbyte/bin/python $(AIRBYTE)
 	@touch $@
 
 clean: ## Delete everything that was made here, the virtual environment and the demo too

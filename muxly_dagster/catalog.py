@@ -117,8 +117,8 @@ def inline_connector(part: Part, source: str) -> type[Connector]:
     Raises ConfigurationError with every problem of it, each with its place in the project.
     """
     # As below: whoever has no manifest should not wait for what reads them.
+    from muxly_dagster.manifest.checking.loading import with_defaults
     from muxly_dagster.manifest.connector import inline_manifest
-    from muxly_dagster.manifest.loading import with_defaults
 
     complete = Part(part.project, part.path, with_defaults(part.data, source))
     try:

@@ -17,8 +17,8 @@ from muxly_dagster.cli.live import pairs, value
 from muxly_dagster.cli.sheet import sheet_of
 from muxly_dagster.connector import Connector, PullSettings, Unreadable
 from muxly_dagster.errors import ConfigurationError, Problem
+from muxly_dagster.manifest.checking.loading import read_manifest
 from muxly_dagster.manifest.connector import load_manifest
-from muxly_dagster.manifest.loading import read_manifest
 from muxly_dagster.previewing import to_rows
 from muxly_dagster.project.checks import is_secret, problems_in
 from muxly_dagster.project.environment import interpolate

@@ -14,8 +14,8 @@ from muxly_dagster.decoding import parse_path
 from muxly_dagster.errors import ConfigurationError, MuxlyError, SourceError
 from muxly_dagster.http import Http, Redaction, Request, Response
 from muxly_dagster.http.outcomes import failure_of_response
-from muxly_dagster.manifest.expressions import ABSENT, Context, render
-from muxly_dagster.manifest.requests import build_request
+from muxly_dagster.manifest.asking.requests import build_request
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, render
 from muxly_dagster.manifest.schema import ActionSpec, Input, parse_duration
 from muxly_dagster.services import Services
 

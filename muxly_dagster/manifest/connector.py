@@ -17,15 +17,15 @@ from muxly_dagster.decoding import declared_field, parse_path
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.http import Http, Judge
 from muxly_dagster.manifest.acting import act, input_schema
-from muxly_dagster.manifest.addresses import url_mistakes
-from muxly_dagster.manifest.expressions import ABSENT, Context, render, text_of
-from muxly_dagster.manifest.judging import judge
-from muxly_dagster.manifest.loading import Written, check_manifest, read_manifest
-from muxly_dagster.manifest.requests import build_request
-from muxly_dagster.manifest.runner import read_stream
+from muxly_dagster.manifest.asking.judging import judge
+from muxly_dagster.manifest.asking.requests import build_request
+from muxly_dagster.manifest.asking.signing import account_name, auth_field, signed_in
+from muxly_dagster.manifest.checking.addresses import url_mistakes
+from muxly_dagster.manifest.checking.loading import Written, check_manifest, read_manifest
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, render, text_of
+from muxly_dagster.manifest.reading.runner import read_stream
+from muxly_dagster.manifest.reading.taking import Source
 from muxly_dagster.manifest.schema import ApiVersion, DeltaSync, Input, Manifest, RequestSpec, StreamSpec, parse_duration
-from muxly_dagster.manifest.signing import account_name, auth_field, signed_in
-from muxly_dagster.manifest.taking import Source
 from muxly_dagster.resource import CheckResult
 
 _log = logging.getLogger("muxly.manifest")

@@ -11,9 +11,9 @@ import pytest
 from muxly_dagster.errors import ConfigurationError, RetryLater, SourceError
 from muxly_dagster.http import Http, Retries
 from muxly_dagster.manifest.acting import act, input_schema
-from muxly_dagster.manifest.expressions import render
-from muxly_dagster.manifest.judging import judge
-from muxly_dagster.manifest.mail import mime
+from muxly_dagster.manifest.asking.judging import judge
+from muxly_dagster.manifest.language.expressions import render
+from muxly_dagster.manifest.language.mail import mime
 from muxly_dagster.manifest.schema import ActionSpec, ErrorRule
 from muxly_dagster.services import Services
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from muxly_dagster.manifest.ahead import read_ahead
+from muxly_dagster.manifest.reading.ahead import read_ahead
 
 
 def never() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from muxly_dagster.decoding import PageDecoder, Unread
 from muxly_dagster.errors import ConfigurationError, SourceError
-from muxly_dagster.manifest.answers import page_reader
+from muxly_dagster.manifest.answers.pages import page_reader
 from muxly_dagster.manifest.schema import BinaryResponse, CsvResponse, JsonLinesResponse, JsonResponse, ResponseSpec, XmlResponse
 
 MIB = 2**20

@@ -9,8 +9,8 @@ import pytest
 from muxly_dagster.connector import Batch, Connector
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Http, Request
-from muxly_dagster.manifest.beside import side_by_side
-from muxly_dagster.manifest.places import Place
+from muxly_dagster.manifest.reading.beside import side_by_side
+from muxly_dagster.manifest.reading.places import Place
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
 from muxly_dagster_tests.manifest.conftest import Make, ids, pull
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from muxly_dagster.auth import ApiKey, Bearer
 from muxly_dagster.http import Http, Request
-from muxly_dagster.manifest.conditional import ask
+from muxly_dagster.manifest.asking.kept import ask
 from muxly_dagster.services import Answers, KeptAnswer, OwnAnswers
 from muxly_dagster.state.answers import KeptAnswers
 from muxly_dagster_tests.http.server import Asked, Server, answer

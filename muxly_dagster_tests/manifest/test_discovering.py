@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from muxly_dagster.decoding import declared_field
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Http
-from muxly_dagster.manifest.discovering import _TYPES, Discovered, discover
-from muxly_dagster.manifest.judging import judge
+from muxly_dagster.manifest.asking.judging import judge
+from muxly_dagster.manifest.reading.discovering import _TYPES, Discovered, discover
 from muxly_dagster.manifest.schema import DiscoveredSchema, ErrorRule
 from muxly_dagster_tests.http.server import Asked, Server, json_answer
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from muxly_dagster.auth import Bearer
 from muxly_dagster.errors import ConfigurationError, SignInError, SourceError
 from muxly_dagster.http import FileTooLarge, Http, Request, Response, Verdict
-from muxly_dagster.manifest.downloads import ask_for_file, attach_files, store_answer
+from muxly_dagster.manifest.reading.downloads import ask_for_file, attach_files, store_answer
 from muxly_dagster.manifest.schema import BinaryResponse, FileSpec
 from muxly_dagster.records import JSON_FIELD
 from muxly_dagster.services import Services

@@ -10,8 +10,8 @@ import pytest
 from muxly_dagster.decoding import PageDecoder
 from muxly_dagster.errors import ConfigurationError, RetryLater, SourceError
 from muxly_dagster.http import Http, Retries
-from muxly_dagster.manifest.enriching import Enricher
-from muxly_dagster.manifest.judging import judge
+from muxly_dagster.manifest.asking.judging import judge
+from muxly_dagster.manifest.reading.enriching import Enricher
 from muxly_dagster.manifest.schema import EnrichSpec, ErrorRule
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
 from muxly_dagster_tests.manifest.conftest import Make

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from muxly_dagster.manifest.conditions import parse_condition
-from muxly_dagster.manifest.expressions import ABSENT, expressions, iso, render
+from muxly_dagster.manifest.language.conditions import parse_condition
+from muxly_dagster.manifest.language.expressions import ABSENT, expressions, iso, render
 from muxly_dagster.manifest.schema import parse_duration
 
 CONTEXT = {

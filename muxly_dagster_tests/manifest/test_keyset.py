@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from muxly_dagster.errors import SourceError
-from muxly_dagster.manifest.keyset import key_reader
+from muxly_dagster.manifest.asking.keyset import key_reader
 from muxly_dagster_tests.http.server import Asked, Server, json_answer
 from muxly_dagster_tests.manifest.conftest import Make, ids, pull
 

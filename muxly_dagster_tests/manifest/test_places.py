@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from muxly_dagster.errors import ConfigurationError, SourceError
-from muxly_dagster.manifest.expressions import render
-from muxly_dagster.manifest.places import Place, places
+from muxly_dagster.manifest.language.expressions import render
+from muxly_dagster.manifest.reading.places import Place, places
 from muxly_dagster.manifest.schema import ForEach, StreamSpec
 
 FOLDERS = [{"id": 1, "name": "In", "owner": {"id": "a"}}, {"id": 2, "name": "Out", "owner": {"id": "b"}}]

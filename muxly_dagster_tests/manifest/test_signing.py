@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from muxly_dagster.errors import ConfigurationError, SignInError
-from muxly_dagster.manifest.signing import account_name
+from muxly_dagster.manifest.asking.signing import account_name
 from muxly_dagster_tests.http.server import Asked, Server, json_answer
 from muxly_dagster_tests.manifest.conftest import Make, ids, pull
 

@@ -20,7 +20,7 @@ from muxly_dagster.connectors.hubspot.reading import Plan, read
 from muxly_dagster.connectors.hubspot.streams import DIRECTORIES, check_type, known_streams, stream_of
 from muxly_dagster.errors import ConfigurationError, MuxlyError, SignInError
 from muxly_dagster.http import Http, Request, sign_in
-from muxly_dagster.manifest.ahead import read_ahead
+from muxly_dagster.manifest.reading.ahead import read_ahead
 from muxly_dagster.project.duration import parse_duration
 from muxly_dagster.resource import CheckResult
 

@@ -21,7 +21,7 @@ from muxly_dagster.connectors.salesforce.objects import DELETED, describe, list_
 from muxly_dagster.connectors.salesforce.reading import Plan, read
 from muxly_dagster.errors import ConfigurationError, MuxlyError, SignInError
 from muxly_dagster.http import Http, Limit, sign_in
-from muxly_dagster.manifest.ahead import read_ahead
+from muxly_dagster.manifest.reading.ahead import read_ahead
 from muxly_dagster.project.duration import parse_duration
 from muxly_dagster.resource import CheckResult
 

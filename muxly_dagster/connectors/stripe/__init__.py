@@ -16,7 +16,7 @@ from muxly_dagster.connectors.stripe.collections import CURSOR, DELTA, ITEMS, kn
 from muxly_dagster.connectors.stripe.reading import Plan, read_changes, read_ledger
 from muxly_dagster.errors import ConfigurationError, MuxlyError, SignInError
 from muxly_dagster.http import Http, Limit
-from muxly_dagster.manifest.ahead import read_ahead
+from muxly_dagster.manifest.reading.ahead import read_ahead
 from muxly_dagster.resource import CheckResult
 
 _DOCS = "https://docs.stripe.com/api"

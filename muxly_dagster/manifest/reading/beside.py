@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TypeVar, cast
 
 from muxly_dagster.http import Http, Request, Response
-from muxly_dagster.manifest.places import Place
+from muxly_dagster.manifest.reading.places import Place
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from muxly_dagster.connector import Cursor
 from muxly_dagster.errors import SourceError
-from muxly_dagster.manifest.expressions import ABSENT, Context, iso, moment, render
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, iso, moment, render
 from muxly_dagster.manifest.schema import CursorSync, Duration, parse_duration
 
 

@@ -6,11 +6,11 @@ import msgspec
 
 from muxly_dagster.decoding import Selector, parse_path, salvage, spoiled_record
 from muxly_dagster.errors import ConfigurationError, SourceError
-from muxly_dagster.manifest import jsontext
+from muxly_dagster.manifest.answers import jsontext
+from muxly_dagster.manifest.answers.tabular import csv_records
+from muxly_dagster.manifest.answers.unpacking import unpack
+from muxly_dagster.manifest.answers.xml import xml_to_json
 from muxly_dagster.manifest.schema import BinaryResponse, CsvResponse, JsonLinesResponse, JsonResponse, ResponseSpec, XmlResponse
-from muxly_dagster.manifest.tabular import csv_records
-from muxly_dagster.manifest.unpacking import unpack
-from muxly_dagster.manifest.xml import xml_to_json
 
 _MOST = 256 * 2**20
 _GROWTH = 8  # as JSON, rows repeat their columns' names

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from muxly_dagster.manifest.positions import Path
+from muxly_dagster.manifest.checking.positions import Path
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _EXPRESSION = re.compile(r"\$\{[^{}]*\}")

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlencode
 
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Request
-from muxly_dagster.manifest.expressions import ABSENT, Context, render, text_of
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, render, text_of
 from muxly_dagster.manifest.schema import RequestSpec
 
 _WHOLE = re.compile(r"\$\{\s*(?:token|page|key|record)\b[^{}]*\}")

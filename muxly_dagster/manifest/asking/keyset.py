@@ -8,7 +8,7 @@ import msgspec
 
 from muxly_dagster.decoding import parse_path
 from muxly_dagster.errors import SourceError
-from muxly_dagster.manifest import jsontext
+from muxly_dagster.manifest.answers import jsontext
 
 _DO = "sort the request by the field of `paging.by`, which has to be another one for every record (an id)"
 

@@ -8,16 +8,16 @@ import pyarrow as pa
 
 from muxly_dagster.connector import Batch, Cursor
 from muxly_dagster.http import Request, Response
-from muxly_dagster.manifest.ahead import read_ahead
-from muxly_dagster.manifest.beside import side_by_side
-from muxly_dagster.manifest.delta import DeltaReader
-from muxly_dagster.manifest.expressions import expressions
-from muxly_dagster.manifest.parents import Parents
-from muxly_dagster.manifest.places import Place, places
-from muxly_dagster.manifest.reading import PlaceReader
+from muxly_dagster.manifest.language.expressions import expressions
+from muxly_dagster.manifest.reading.ahead import read_ahead
+from muxly_dagster.manifest.reading.beside import side_by_side
+from muxly_dagster.manifest.reading.delta import DeltaReader
+from muxly_dagster.manifest.reading.parents import Parents
+from muxly_dagster.manifest.reading.place import PlaceReader
+from muxly_dagster.manifest.reading.places import Place, places
+from muxly_dagster.manifest.reading.syncing import Position, column_of, lag_of, slices
+from muxly_dagster.manifest.reading.taking import EMPTY, Source
 from muxly_dagster.manifest.schema import BinaryResponse, CursorSync, DeltaSync, ListedDeletes, StreamSpec
-from muxly_dagster.manifest.syncing import Position, column_of, lag_of, slices
-from muxly_dagster.manifest.taking import EMPTY, Source
 
 
 def read_stream(source: Source, stream: str, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from muxly_dagster.manifest.addresses import request_address_mistakes
-from muxly_dagster.manifest.expressions import expressions, mistake
-from muxly_dagster.manifest.positions import Path
+from muxly_dagster.manifest.checking.addresses import request_address_mistakes
+from muxly_dagster.manifest.checking.positions import Path
+from muxly_dagster.manifest.language.expressions import expressions, mistake
 from muxly_dagster.manifest.schema import KeysetPaging, Manifest, Paging, RequestSpec
 
 Found = tuple[Path, str, str]

@@ -15,10 +15,10 @@ import pyarrow as pa
 from muxly_dagster.decoding import parse_path
 from muxly_dagster.errors import ConfigurationError, SourceError
 from muxly_dagster.http import Download, Downloaded, FileTooLarge, Http, Judge, Request, Response
-from muxly_dagster.manifest.conditional import validators, with_validators
-from muxly_dagster.manifest.conditions import parse_condition
-from muxly_dagster.manifest.expressions import ABSENT, Context, expressions, render, text_of
-from muxly_dagster.manifest.requests import build_request
+from muxly_dagster.manifest.asking.kept import validators, with_validators
+from muxly_dagster.manifest.asking.requests import build_request
+from muxly_dagster.manifest.language.conditions import parse_condition
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, expressions, render, text_of
 from muxly_dagster.manifest.schema import BinaryResponse, FileSpec
 from muxly_dagster.records import is_json, to_json
 from muxly_dagster.services import KeptAnswer, Services, StoredFile

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from muxly_dagster.connector import Unreadable
-from muxly_dagster.manifest.places import places
-from muxly_dagster.manifest.reading import PlaceReader
+from muxly_dagster.manifest.reading.place import PlaceReader
+from muxly_dagster.manifest.reading.places import places
+from muxly_dagster.manifest.reading.syncing import Slice, slices
+from muxly_dagster.manifest.reading.taking import Source
 from muxly_dagster.manifest.schema import CursorSync
-from muxly_dagster.manifest.syncing import Slice, slices
-from muxly_dagster.manifest.taking import Source
 
 
 class Parents:

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from muxly_dagster import records
 from muxly_dagster.connector import Span
 from muxly_dagster.decoding import PageDecoder
-from muxly_dagster.manifest import jsontext
-from muxly_dagster.manifest.expressions import text_of
+from muxly_dagster.manifest.answers import jsontext
+from muxly_dagster.manifest.language.expressions import text_of
 from muxly_dagster.manifest.schema import MarkedDeletes
 
 UNMARKED = (None, False, 0, "", "false", "0")

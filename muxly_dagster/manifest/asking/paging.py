@@ -11,9 +11,9 @@ from urllib.parse import urljoin
 from muxly_dagster.decoding import Page
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Http, Request, Response
-from muxly_dagster.manifest.expressions import ABSENT, Context, render
-from muxly_dagster.manifest.keyset import Order
-from muxly_dagster.manifest.requests import build_request
+from muxly_dagster.manifest.asking.keyset import Order
+from muxly_dagster.manifest.asking.requests import build_request
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, render
 from muxly_dagster.manifest.schema import (
     CursorPaging,
     KeysetPaging,

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from muxly_dagster.manifest.checking_requests import Found, expression_mistakes, named, paged_mistakes, request_mistakes
-from muxly_dagster.manifest.naming import StreamNames
-from muxly_dagster.manifest.positions import Path
+from muxly_dagster.manifest.checking.naming import StreamNames
+from muxly_dagster.manifest.checking.positions import Path
+from muxly_dagster.manifest.checking.requests import Found, expression_mistakes, named, paged_mistakes, request_mistakes
+from muxly_dagster.manifest.reading.syncing import column_of
 from muxly_dagster.manifest.schema import CursorSync, DeltaSync, ListedDeletes, Manifest, MarkedDeletes, Seed, StreamSpec
-from muxly_dagster.manifest.syncing import column_of
 
 _TIMES = ("timestamp", "date", "epoch_ms", "epoch_s")
 

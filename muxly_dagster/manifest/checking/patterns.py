@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from muxly_dagster.manifest.positions import Path
+from muxly_dagster.manifest.checking.positions import Path
 
 _MATCHING = re.compile(r"=~|\b(?:match|search)\s*\(")
 _LITERAL = re.compile(r"""=~\s*(?:/((?:[^/\\]|\\.)*)/|'([^']*)'|"([^"]*)")|\b(?:match|search)\s*\(.*?,\s*(?:'([^']*)'|"([^"]*)")\s*\)""")

@@ -12,16 +12,17 @@ from muxly_dagster.connector import Batch, Span, Unreadable
 from muxly_dagster.decoding import Page, PageDecoder, Selector, parse_path
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.http import Http, Judge, Request, Response
-from muxly_dagster.manifest import jsontext
-from muxly_dagster.manifest.answers import page_reader
-from muxly_dagster.manifest.conditional import ask
-from muxly_dagster.manifest.deleting import key_table, part, typed_table, without
-from muxly_dagster.manifest.downloads import ask_for_file, attach_files
-from muxly_dagster.manifest.enriching import Enricher
-from muxly_dagster.manifest.expressions import Context, text_of
-from muxly_dagster.manifest.judging import Expiry
-from muxly_dagster.manifest.keyset import key_reader
-from muxly_dagster.manifest.paging import Asking, envelope_paths, read_pages
+from muxly_dagster.manifest.answers import jsontext
+from muxly_dagster.manifest.answers.pages import page_reader
+from muxly_dagster.manifest.asking.judging import Expiry
+from muxly_dagster.manifest.asking.kept import ask
+from muxly_dagster.manifest.asking.keyset import key_reader
+from muxly_dagster.manifest.asking.paging import Asking, envelope_paths, read_pages
+from muxly_dagster.manifest.language.expressions import Context, text_of
+from muxly_dagster.manifest.reading.deleting import key_table, part, typed_table, without
+from muxly_dagster.manifest.reading.downloads import ask_for_file, attach_files
+from muxly_dagster.manifest.reading.enriching import Enricher
+from muxly_dagster.manifest.reading.syncing import Position
 from muxly_dagster.manifest.schema import (
     BinaryResponse,
     KeysetPaging,
@@ -32,7 +33,6 @@ from muxly_dagster.manifest.schema import (
     ResponseSpec,
     StreamSpec,
 )
-from muxly_dagster.manifest.syncing import Position
 from muxly_dagster.services import Services
 
 _log = logging.getLogger("muxly.manifest")

@@ -9,13 +9,13 @@ import pyarrow as pa
 from muxly_dagster.connector import Batch, Cursor, Span
 from muxly_dagster.decoding import parse_path
 from muxly_dagster.errors import SourceError
-from muxly_dagster.manifest.deleting import typed_table
-from muxly_dagster.manifest.judging import Expiry
-from muxly_dagster.manifest.places import Place
-from muxly_dagster.manifest.reading import PlaceReader
-from muxly_dagster.manifest.requests import build_request
+from muxly_dagster.manifest.asking.judging import Expiry
+from muxly_dagster.manifest.asking.requests import build_request
+from muxly_dagster.manifest.reading.deleting import typed_table
+from muxly_dagster.manifest.reading.place import PlaceReader
+from muxly_dagster.manifest.reading.places import Place
+from muxly_dagster.manifest.reading.taking import EMPTY, Source, Taking, TokenExpired
 from muxly_dagster.manifest.schema import DeltaSync, RequestSpec, StreamSpec
-from muxly_dagster.manifest.taking import EMPTY, Source, Taking, TokenExpired
 
 _log = logging.getLogger("muxly.manifest")
 

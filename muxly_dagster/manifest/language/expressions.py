@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import orjson
 
-from muxly_dagster.manifest.mail import mime
+from muxly_dagster.manifest.language.mail import mime
 from muxly_dagster.records import to_json
 
 _EXPRESSION = re.compile(r"\$\{([^{}]*)\}")

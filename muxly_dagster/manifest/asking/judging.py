@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from muxly_dagster.http import Cause, Judge, Response, Verdict
-from muxly_dagster.manifest.conditions import parse_condition
+from muxly_dagster.manifest.language.conditions import parse_condition
 from muxly_dagster.manifest.schema import ErrorRule
 
 _FAR = 1_000_000_000  # a wait longer than thirty years is a time of day (X-RateLimit-Reset)

@@ -8,9 +8,9 @@ from typing import Any
 from muxly_dagster.decoding import Page, parse_path
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Http, Judge, Response
-from muxly_dagster.manifest.expressions import Context
-from muxly_dagster.manifest.keyset import key_reader
-from muxly_dagster.manifest.paging import Asking, envelope_paths, read_pages
+from muxly_dagster.manifest.asking.keyset import key_reader
+from muxly_dagster.manifest.asking.paging import Asking, envelope_paths, read_pages
+from muxly_dagster.manifest.language.expressions import Context
 from muxly_dagster.manifest.schema import DiscoveredSchema, KeysetPaging
 
 _log = logging.getLogger("muxly.manifest")

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from muxly_dagster.errors import ConfigurationError, Problem
-from muxly_dagster.manifest import positions, schema
-from muxly_dagster.manifest.checking import mistakes, warnings
+from muxly_dagster.manifest import schema
+from muxly_dagster.manifest.checking import positions
+from muxly_dagster.manifest.checking.rules import mistakes, warnings
 from muxly_dagster.manifest.schema import Manifest
 
 _log = logging.getLogger("muxly.manifest")

@@ -17,11 +17,11 @@ import msgspec
 from muxly_dagster.decoding import salvage
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Http, Judge, Request, Response
-from muxly_dagster.manifest import jsontext
-from muxly_dagster.manifest.conditions import parse_condition
-from muxly_dagster.manifest.expressions import ABSENT, Context, render, text_of
-from muxly_dagster.manifest.paging import put
-from muxly_dagster.manifest.requests import build_request
+from muxly_dagster.manifest.answers import jsontext
+from muxly_dagster.manifest.asking.paging import put
+from muxly_dagster.manifest.asking.requests import build_request
+from muxly_dagster.manifest.language.conditions import parse_condition
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, render, text_of
 from muxly_dagster.manifest.schema import EnrichBatch, EnrichSpec
 from muxly_dagster.records import to_json
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 from muxly_dagster import auth
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.http import sign_in
-from muxly_dagster.manifest.expressions import ABSENT, Context, render
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, render
 from muxly_dagster.manifest.schema import ApiKeyKind, Manifest, OAuth2Kind, ServiceAccountKind
 
 _MODELS: dict[str, type[Any]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import xxhash
 
 from muxly_dagster.errors import ConfigurationError, SourceError
-from muxly_dagster.manifest.expressions import ABSENT, Context, render, text_of
+from muxly_dagster.manifest.language.expressions import ABSENT, Context, render, text_of
 from muxly_dagster.manifest.schema import ForEach
 from muxly_dagster.records import to_json
 

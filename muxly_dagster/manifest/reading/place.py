@@ -9,15 +9,16 @@ from muxly_dagster.connector import Batch, Unreadable
 from muxly_dagster.decoding import Page, parse_path
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Request, Response
-from muxly_dagster.manifest import jsontext
-from muxly_dagster.manifest.answers import page_reader
-from muxly_dagster.manifest.deleting import UNMARKED
-from muxly_dagster.manifest.discovering import discover
-from muxly_dagster.manifest.expressions import Context, expressions, text_of
-from muxly_dagster.manifest.judging import Expiry
-from muxly_dagster.manifest.keyset import key_reader
-from muxly_dagster.manifest.paging import Take, envelope_paths, first_request, read_pages
-from muxly_dagster.manifest.places import Place
+from muxly_dagster.manifest.answers import jsontext
+from muxly_dagster.manifest.answers.pages import page_reader
+from muxly_dagster.manifest.asking.judging import Expiry
+from muxly_dagster.manifest.asking.keyset import key_reader
+from muxly_dagster.manifest.asking.paging import Take, envelope_paths, first_request, read_pages
+from muxly_dagster.manifest.language.expressions import Context, expressions, text_of
+from muxly_dagster.manifest.reading.deleting import UNMARKED
+from muxly_dagster.manifest.reading.discovering import discover
+from muxly_dagster.manifest.reading.places import Place
+from muxly_dagster.manifest.reading.taking import EMPTY, Reading, Source, Taking, asking_for, nameless, skipped
 from muxly_dagster.manifest.schema import (
     DeltaSync,
     JsonResponse,
@@ -29,7 +30,6 @@ from muxly_dagster.manifest.schema import (
     ResponseSpec,
     StreamSpec,
 )
-from muxly_dagster.manifest.taking import EMPTY, Reading, Source, Taking, asking_for, nameless, skipped
 
 
 class PlaceReader:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from muxly_dagster.manifest.addresses import url_mistakes
-from muxly_dagster.manifest.checking_requests import Found, expression_mistakes, named, paged_mistakes, request_mistakes
-from muxly_dagster.manifest.checking_sync import bounds, sync_mistakes
-from muxly_dagster.manifest.naming import Names, stream_names
-from muxly_dagster.manifest.patterns import pattern_mistakes
-from muxly_dagster.manifest.positions import Path
+from muxly_dagster.manifest.checking.addresses import url_mistakes
+from muxly_dagster.manifest.checking.naming import Names, stream_names
+from muxly_dagster.manifest.checking.patterns import pattern_mistakes
+from muxly_dagster.manifest.checking.positions import Path
+from muxly_dagster.manifest.checking.requests import Found, expression_mistakes, named, paged_mistakes, request_mistakes
+from muxly_dagster.manifest.checking.sync import bounds, sync_mistakes
 from muxly_dagster.manifest.schema import BinaryResponse, CursorSync, JsonResponse, Manifest, NoPaging, OAuth2Kind, StreamSpec, XmlResponse
 
 _FIELDS = ("auth", "base_url", "pulls", "connector")

@@ -1,0 +1,1 @@
+"""What comes back: answers of every kind, made into JSON pages."""

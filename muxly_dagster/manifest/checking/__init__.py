@@ -1,0 +1,1 @@
+"""A manifest file, read and checked, every mistake with its place."""

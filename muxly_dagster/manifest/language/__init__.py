@@ -1,0 +1,1 @@
+"""The small language in a manifest's texts: expressions, conditions, mail."""

@@ -1,0 +1,1 @@
+"""A stream from its first request to its last batch."""
