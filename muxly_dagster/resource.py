@@ -15,6 +15,8 @@ from dagster._config.pythonic_config.conversion_utils import _curry_config_schem
 from dagster._config.pythonic_config.resource import ConfigurableResourceFactoryState
 from pydantic import BaseModel, ConfigDict
 
+from muxly_dagster.errors import ConfigurationError, MuxlyError
+
 _USER = re.compile(r"(?<=:)//[^/?#\s]*@")
 
 
@@ -29,6 +31,14 @@ class CheckResult:
     tried: str
     what: str = ""
     do: str = ""
+
+    @classmethod
+    def failed(cls, tried: str, error: MuxlyError) -> "CheckResult":
+        """What an error says; of one that holds several problems, each of them and the first one's next step."""
+        if isinstance(error, ConfigurationError):
+            first = next((problem.do for problem in error.problems), "")
+            return cls("failed", tried, "; ".join(problem.what for problem in error.problems), error.do or first)
+        return cls("failed", tried, error.what, error.do)
 
 
 class MuxlyResource(dg.ConfigurableResource[Any]):

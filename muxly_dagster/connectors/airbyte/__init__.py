@@ -134,9 +134,7 @@ class Airbyte(Connector):
         try:
             status = child.ask(self._work("airbyte", self._trusted(), "check"), "CONNECTION_STATUS")
         except MuxlyError as error:
-            do = error.do or (error.problems[0].do if isinstance(error, ConfigurationError) and error.problems else "")
-            what = "; ".join(problem.what for problem in error.problems) if isinstance(error, ConfigurationError) else error.what
-            return CheckResult("failed", tried, what, do)
+            return CheckResult.failed(tried, error)
         if status["status"] == "SUCCEEDED":
             return CheckResult("ok", tried, "it succeeded")
         refused = status.get("code") in (401, 403)

@@ -100,9 +100,7 @@ class Dlt(Connector):
         try:
             status = child.ask(self._work("dlt", "check"), "CONNECTION_STATUS")
         except MuxlyError as error:
-            do = error.do or (error.problems[0].do if isinstance(error, ConfigurationError) and error.problems else "")
-            what = "; ".join(problem.what for problem in error.problems) if isinstance(error, ConfigurationError) else error.what
-            return CheckResult("failed", tried, what, do)
+            return CheckResult.failed(tried, error)
         return CheckResult("ok", tried, status["message"])
 
     # ---- how ----
