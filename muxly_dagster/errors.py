@@ -4,6 +4,7 @@ MuxlyError
 ├── ConfigurationError   change muxly.yaml or the environment (the command exits with 2)
 ├── SignInError          renew a credential
 ├── RetryLater           wait and try again; nothing was lost
+├── GoneError            a person must decide: the other side wants nothing more, for good
 ├── RecordRefused        one record (or one of a batch) cannot be taken: shelve it, go on
 ├── SourceError          the other side answered something Muxly cannot use
 └── BusyError            somebody else is doing this right now
@@ -68,6 +69,10 @@ class RetryLater(MuxlyError):
     def __init__(self, what: str, *, do: str = "", where: str = "", after: float | None = None) -> None:
         super().__init__(what, do=do, where=where)
         self.after = after
+
+
+class GoneError(MuxlyError):
+    """The other side says that it is gone for good (410): nothing more is sent until a person switches it on again."""
 
 
 class RecordRefused(MuxlyError):

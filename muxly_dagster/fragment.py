@@ -1,7 +1,7 @@
 """Commented pieces of a muxly.yaml, made from the models that will read them: what must be said, and in comments what may be.
 
 Lines come without indentation. Text in a comment begins with `# `, and a setting that is commented out does too, so that taking the
-`# ` away leaves a setting that holds its default.
+`# ` away leaves a setting that holds its default, or the field's first example where it has one.
 """
 
 import json
@@ -149,6 +149,8 @@ def _left_out(name: str, info: FieldInfo, variables: str) -> list[str]:
         return [line for block in blocks for line in commented(block)]
     if _is_secret(info.annotation):
         return commented(setting(name, variable(variables, name)))
+    if info.examples:
+        return commented(setting(name, info.examples[0]))
     default_value = info.get_default(call_default_factory=True)
     dumped = default_value.model_dump(mode="json", by_alias=True) if isinstance(default_value, BaseModel) else default_value
     return commented(setting(name, dumped))

@@ -64,4 +64,4 @@ def test_it_fails_the_way_it_is_told() -> None:
     memory.go_down(SignInError("the token expired"))
     with pytest.raises(SignInError, match="the token expired"):
         memory.deliver(delivery([{"id": 1}]))
-    assert memory.test_connection().what == "the token expired"
+    assert memory.check().what == "the token expired"

@@ -140,7 +140,7 @@ def _looks_at_pulls(connector: Connector) -> bool:
 def try_out(thing: Connector | Destination) -> CheckResult:
     """Whether it can be reached; what it raises is a result too."""
     try:
-        return thing.test_connection()
+        return thing.check() if isinstance(thing, Destination) else thing.test_connection()
     except MuxlyError as error:
         return CheckResult("failed", "connect", error.what, error.do)
 

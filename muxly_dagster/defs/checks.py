@@ -12,8 +12,8 @@ from muxly_dagster.assembly import Assembly
 from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.metadata import asset_key
 from muxly_dagster.defs.resources import MUXLY, OpenProject
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.outcome import Outcome
-from muxly_dagster.project.duration import parse_duration
 
 QUARANTINE = "quarantine_rate"
 DELIVERY = "delivery_complete"

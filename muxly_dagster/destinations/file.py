@@ -73,7 +73,7 @@ class File(Destination):
             detail["deletes_left_out"] = len(delivery.rows) - len(rows)
         return Receipt(len(delivery.rows), detail=detail)
 
-    def test_connection(self) -> CheckResult:
+    def check(self) -> CheckResult:
         """See whether the folder can be written; nothing is created."""
         folder = Path(self.path).expanduser().absolute()
         nearest = next(p for p in (folder, *folder.parents) if p.exists())

@@ -99,7 +99,7 @@ class Webhook(Destination):
                 return Receipt(done.accepted, tuple(done.refused), self._detail(done), upto=done.upto, retry=retry)
         return Receipt(done.accepted, tuple(done.refused), self._detail(done))
 
-    def test_connection(self) -> CheckResult:
+    def check(self) -> CheckResult:
         """Send a HEAD request, which delivers nothing. Any answer but a refused sign-in will do."""
         tried = f"HEAD {self._host}"
         with self._client(judge=lambda response: "sign_in" if response.status in (401, 403) else "skip") as http:

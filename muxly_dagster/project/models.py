@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from muxly_dagster.connector import Contract
 from muxly_dagster.errors import Problem
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.project.checks import problem_at, problems_in
-from muxly_dagster.project.duration import parse_duration
 from muxly_dagster.project.locate import Node, Segment
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -5,8 +5,8 @@ import zoneinfo
 from collections.abc import Mapping, Sequence
 
 from muxly_dagster.errors import Problem
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.project.checks import did_you_mean
-from muxly_dagster.project.duration import parse_duration
 from muxly_dagster.project.locate import Segment
 from muxly_dagster.project.models import JobSpec, Project, RouteSpec, TargetSpec
 from muxly_dagster.project.selection import read_pattern

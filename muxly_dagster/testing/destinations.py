@@ -163,7 +163,7 @@ class MemoryDestination(Destination):
             memory.room -= len(handled)
         return Receipt(accepted, refused)
 
-    def test_connection(self) -> CheckResult:
+    def check(self) -> CheckResult:
         """Say whether the memory is up."""
         down = self._memory.down
         return CheckResult("failed", "look", down.what, down.do) if down else CheckResult("ok", "look")
@@ -255,7 +255,7 @@ class DestinationContract:
         """`muxly check` leaves nothing behind."""
         destination.deliver(delivery([{"id": 1}]))
         before = self.stored(destination)
-        assert destination.test_connection().status == "ok"
+        assert destination.check().status == "ok"
         assert self.stored(destination) == before
 
     def test_it_says_where_records_end_up(self, destination: Any) -> None:
@@ -273,7 +273,7 @@ class DestinationContract:
             assert error.what and error.do
         else:
             raise AssertionError("a delivery to nowhere was confirmed")
-        assert away.test_connection().status == "failed"
+        assert away.check().status == "failed"
 
 
 def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

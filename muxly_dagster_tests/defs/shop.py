@@ -58,7 +58,7 @@ class Basket(Destination):
         self._taken += [row for row in rows if row["id"] not in self._refused_ids]
         return Receipt(len(rows) - len(refused), refused)
 
-    def test_connection(self) -> CheckResult:
+    def check(self) -> CheckResult:
         return CheckResult("ok", "nothing")
 
     def public_name(self, table: str) -> str:

@@ -237,7 +237,7 @@ def test_fields_that_cannot_work_are_refused_without_showing_the_address(fields:
 
 def test_the_address_stays_masked() -> None:
     destination = database(url="postgresql+psycopg2://me:hunter2@db/x")
-    assert "hunter2" not in repr(destination) + destination.model_dump_json() + destination.test_connection().tried
+    assert "hunter2" not in repr(destination) + destination.model_dump_json() + destination.check().tried
 
 
 def test_an_unknown_url_parameter_is_a_mistake_in_the_configuration(postgres_server: Server) -> None:

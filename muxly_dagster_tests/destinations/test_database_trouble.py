@@ -54,7 +54,7 @@ def test_a_user_that_does_not_exist_is_a_failed_sign_in(postgres_server: Server)
     url = f"postgresql://nobody_{os.getpid()}:hunter2@{parts.netloc.rpartition('@')[2]}{parts.path}?{parts.query}"
     with pytest.raises(SignInError):
         database(url=url).deliver(delivery([{"id": 1}]))
-    check = database(url=url).test_connection()
+    check = database(url=url).check()
     assert check.status == "failed"
     assert "hunter2" not in repr(check)
 
@@ -73,7 +73,7 @@ def test_missing_rights_are_for_a_person_to_grant(postgres_server: Server) -> No
         destination = database(url=f"postgresql://{role}@{parts.netloc.rpartition('@')[2]}{parts.path}?{parts.query}")
         with pytest.raises(ConfigurationError, match="permission denied"):
             destination.deliver(delivery([{"id": 1}]))
-        check = destination.test_connection()
+        check = destination.check()
         assert check.status == "failed"
         assert f"GRANT CREATE ON SCHEMA public TO {role};" in check.what
     finally:
@@ -167,7 +167,7 @@ def test_a_backend_that_is_killed_asks_for_another_time(postgres_server: Server)
 
 def test_a_peer_that_is_no_postgres_is_reported_without_a_traceback() -> None:
     with peer_that_answers(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        check = database(url=f"postgresql://a:secret@127.0.0.1:{port}/x?sslmode=disable").test_connection()
+        check = database(url=f"postgresql://a:secret@127.0.0.1:{port}/x?sslmode=disable").check()
     assert check.status == "failed"
     assert "secret" not in repr(check)
 
@@ -177,13 +177,13 @@ def test_a_sqlite_file_that_is_none_is_left_alone(tmp_path: Path) -> None:
     destination = database(url=f"sqlite:///{tmp_path / 'notes.txt'}")
     with pytest.raises(ConfigurationError, match="no SQLite database"):
         destination.deliver(delivery([{"id": 1}]))
-    assert destination.test_connection().status == "failed"
+    assert destination.check().status == "failed"
     assert (tmp_path / "notes.txt").read_text().startswith("dear diary")
 
 
 def test_checking_a_sqlite_file_does_not_create_it(tmp_path: Path) -> None:
     destination = database(url=f"sqlite:///{tmp_path / 'new' / 'warehouse.db'}")
-    assert destination.test_connection().status == "ok"
+    assert destination.check().status == "ok"
     assert destination.position("a.b", "c") is None
     assert list(tmp_path.iterdir()) == []
 

@@ -212,13 +212,13 @@ def test_a_path_that_is_a_file_is_a_mistake_in_the_configuration(tmp_path: Path)
     destination = file(path=str(tmp_path / "out"))
     with pytest.raises(ConfigurationError, match="cannot be written"):
         destination.deliver(delivery([{"id": 1}]))
-    check = destination.test_connection()
+    check = destination.check()
     assert check.status == "failed"
     assert "is not a folder" in check.what
 
 
 def test_checking_does_not_create_the_folder(tmp_path: Path) -> None:
-    check = file(path=str(tmp_path / "a" / "b")).test_connection()
+    check = file(path=str(tmp_path / "a" / "b")).check()
     assert (check.status, check.what) == ("ok", "the folder will be created")
     assert list(tmp_path.iterdir()) == []
 

@@ -268,13 +268,13 @@ def test_a_receiver_that_never_answers_is_left_after_the_timeout() -> None:
 
 
 def test_checking_sends_no_record(hook: Hook) -> None:
-    check = webhook(url=hook.url).test_connection()
+    check = webhook(url=hook.url).check()
     assert (check.status, check.what) == ("ok", "answered 200 OK; no record was sent")
     assert [h["method"] for h, _ in hook.came] == ["HEAD"]
     hook.answer = lambda body: 405
-    assert webhook(url=hook.url).test_connection().status == "ok"
+    assert webhook(url=hook.url).check().status == "ok"
     hook.answer = lambda body: 401
-    assert webhook(url=hook.url).test_connection().status == "failed"
+    assert webhook(url=hook.url).check().status == "failed"
 
 
 def test_a_secret_in_the_address_or_a_header_is_shown_to_nobody(hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
@@ -282,7 +282,7 @@ def test_a_secret_in_the_address_or_a_header_is_shown_to_nobody(hook: Hook, capl
     target = webhook(url=hook.url, headers={"X-Token": "0123456789abcdef"}, retries=IMPATIENT)
     with caplog.at_level("DEBUG"), pytest.raises(RetryLater) as caught:
         target.deliver(delivery([{"id": 1}]))
-    check = target.test_connection()
+    check = target.check()
     shown = f"{caught.value} {caught.value!r} {target!r} {target.public_name('x')} {check} {target.model_dump_json()} {caplog.text}"
     assert "a-long-secret" not in shown
     assert "0123456789abcdef" not in shown

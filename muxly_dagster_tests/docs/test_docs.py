@@ -13,6 +13,7 @@ import yaml
 from muxly_dagster import catalog
 from muxly_dagster.assembly import assemble
 from muxly_dagster.connector import PullSettings
+from muxly_dagster.destination import Destination
 from muxly_dagster.project.load import load_project
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +142,8 @@ def test_every_field_of_a_destination_or_connector_is_on_its_page() -> None:
         for name in names:
             model = find(name)
             fields = {**model.model_fields, **(model.Pull.model_fields if room == "connectors" else {})}
-            own = {field.alias or said for said, field in fields.items()} - set(PullSettings.model_fields)
+            everybodys = PullSettings.model_fields if room == "connectors" else Destination.model_fields
+            own = {field.alias or said for said, field in fields.items()} - set(everybodys)
             page = (ROOT / "docs" / room / f"{name}.md").read_text("utf-8")
             missing += [f"{room}/{name}: {field}" for field in sorted(own) if f"`{field}`" not in page]
     assert missing == []

@@ -70,7 +70,7 @@ class Box(Destination):
     def deliver(self, delivery: Delivery) -> Receipt:
         return Receipt(len(delivery.rows))
 
-    def test_connection(self) -> CheckResult:
+    def check(self) -> CheckResult:
         return CheckResult("ok", "nothing")
 
 

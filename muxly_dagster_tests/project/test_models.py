@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.project.models import DestinationSpec, Project, RouteSpec, SourceSpec, TransformSpec
 
 

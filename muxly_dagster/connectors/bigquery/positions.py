@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from muxly_dagster.errors import ConfigurationError
-from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.measures import parse_duration
 
 _KINDS = {
     "INTEGER": "INT64",

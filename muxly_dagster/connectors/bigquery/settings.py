@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from muxly_dagster.connector import PullSettings
 from muxly_dagster.connectors.bigquery import parameters
-from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.measures import parse_duration
 
 CURSOR_PARAMETER = re.compile(r"(?<![@\w])@cursor\b", re.IGNORECASE)
 _TABLE = re.compile(r"(?:(?:[a-z][a-z0-9.:-]*[a-z0-9]\.)?\w+\.)?[^.`\\/]+")

@@ -11,8 +11,8 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator
 from muxly_dagster import child
 from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, PullSettings, Stream
 from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.project.checks import did_you_mean
-from muxly_dagster.project.duration import parse_duration
 from muxly_dagster.project_paths import InProject
 from muxly_dagster.resource import CheckResult
 

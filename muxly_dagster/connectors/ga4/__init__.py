@@ -17,8 +17,8 @@ from muxly_dagster.connector import Batch, Connector, Cursor, Declaration, Metad
 from muxly_dagster.connectors.ga4.quota import QUOTAS
 from muxly_dagster.connectors.ga4.reports import DATE, OWN, READY_MADE, Report
 from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.project.checks import did_you_mean
-from muxly_dagster.project.duration import parse_duration
 from muxly_dagster.resource import CheckResult
 
 if TYPE_CHECKING:

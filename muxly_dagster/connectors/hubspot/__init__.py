@@ -21,7 +21,7 @@ from muxly_dagster.connectors.hubspot.streams import DIRECTORIES, check_type, kn
 from muxly_dagster.errors import ConfigurationError, MuxlyError, SignInError
 from muxly_dagster.http import Http, Request, sign_in
 from muxly_dagster.manifest.reading.ahead import read_ahead
-from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.resource import CheckResult
 
 _DOCS = "https://developers.hubspot.com/docs/api-reference/latest/overview"

@@ -22,7 +22,7 @@ from muxly_dagster.connectors.salesforce.reading import Plan, read
 from muxly_dagster.errors import ConfigurationError, MuxlyError, SignInError
 from muxly_dagster.http import Http, Limit, sign_in
 from muxly_dagster.manifest.reading.ahead import read_ahead
-from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.resource import CheckResult
 
 _DOCS = "https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/intro_rest.htm"

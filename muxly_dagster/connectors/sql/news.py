@@ -12,7 +12,7 @@ from muxly_dagster.connector import Batch, Cursor, Span, Unreadable
 from muxly_dagster.connectors.sql.dialect import Chunk, Column, Database, Select
 from muxly_dagster.connectors.sql.source import Source
 from muxly_dagster.errors import ConfigurationError
-from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.measures import parse_duration
 
 _KEYS_AT_ONCE = 100_000
 

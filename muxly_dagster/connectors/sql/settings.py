@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from muxly_dagster.connector import PullSettings
-from muxly_dagster.project.duration import parse_duration
+from muxly_dagster.measures import parse_duration
 
 CURSOR_PARAMETER = re.compile(r"(?<![:\w]):cursor\b")
 

@@ -90,7 +90,7 @@ class Database(Destination):
         """Forget that anything after `seq` was delivered, so that it is taken again."""
         self._dialect.rewind(self._address, self.schema_, delivery_id, table_id, seq)
 
-    def test_connection(self) -> CheckResult:
+    def check(self) -> CheckResult:
         """Sign in and see whether a table could be written; nothing is written."""
         tried = f"connect to {self._dialect.describe(self._address)}"
         try:

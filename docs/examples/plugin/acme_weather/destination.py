@@ -35,7 +35,7 @@ class Bulletin(Destination):
                 file.write_text("".join(f"{column}: {value}\n" for column, value in record["data"].items()), "utf-8")
         return Receipt(len(delivery.rows))
 
-    def test_connection(self) -> CheckResult:
+    def check(self) -> CheckResult:
         """Look whether the path is taken by something else."""
         if Path(self.path).exists() and not Path(self.path).is_dir():
             return CheckResult("failed", f"look at {self.path}", "it is no folder", "set `path` to a folder")
