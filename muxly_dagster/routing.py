@@ -1,15 +1,16 @@
 """Decides which changes go to which destinations: rules are SQL conditions, all asked in one query over a batch."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from muxly_dagster import records, sandbox
 from muxly_dagster.errors import ConfigurationError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 
+ELSEWHERE, OTHERWISE = -2, -1
+"""In place of a rule's index: the row does not go there, or it goes because no rule holds."""
+
 _ROWS = "_muxly_batch"
 # What a column that no record has shown yet may turn out to be; tried in this order until the rule makes sense.
 _UNSEEN = ("NULL", "NULL::VARCHAR", "NULL::DOUBLE", "NULL::TIMESTAMPTZ")
@@ -27,20 +31,24 @@ _MAX_TYPED_UNSEEN = 3
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Records for which `when` is true go to the destinations `to`. Without `when`, all do."""
+    """Records for which `when` is true go to the destinations `to`. Without `when`, all do.
+
+    With `sample`, only that share (from 0 to 1) of the keys is meant; a key is always in the sample or never.
+    """
 
     when: str | None
     to: tuple[str, ...]
     name: str = ""
+    sample: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """What the rules said of each row of a batch.
 
-    `matched` and `failed` hold one mask per rule: where its condition is true, and where it could not be answered (a cast that
-    fails, say), which counts as not true. A rule that was not asked, because the destination at hand does not depend on it, is
-    false everywhere.
+    `matched`, `failed` and `unsampled` hold one mask per rule: where it holds, where its condition could not be answered (a cast that
+    fails, say), which counts as not true, and where its condition is true but the record's key is not in the rule's sample. A rule that
+    was not asked, because the destination at hand does not depend on it, is false everywhere.
     """
 
     rules: tuple[Rule, ...]
@@ -48,6 +56,7 @@ class Decisions:
     match: Literal["first", "all"]
     matched: tuple[Mask, ...]
     failed: tuple[Mask, ...]
+    unsampled: tuple[Mask, ...]
     rows: int
 
     def rules_of(self, row: int) -> tuple[int, ...]:
@@ -61,18 +70,26 @@ class Decisions:
         return tuple(dict.fromkeys(name for index in rules for name in self.rules[index].to)) if rules else self.otherwise
 
     def answers_of(self, row: int) -> tuple[bool | None, ...]:
-        """Each rule's answer about this row; None where it could not be answered."""
-        return tuple(None if failed[row] else bool(mask[row]) for mask, failed in zip(self.matched, self.failed, strict=True))
+        """Each condition's answer about this row; None where it could not be answered."""
+        answers = zip(self.matched, self.failed, self.unsampled, strict=True)
+        return tuple(None if failed[row] else bool(mask[row] or left_out[row]) for mask, failed, left_out in answers)
 
     def mask(self, destination: str) -> Mask:
         """The rows that go to this destination."""
-        goes = np.zeros(self.rows, np.bool_)
+        return self.rule_for(destination) != ELSEWHERE
+
+    def rule_for(self, destination: str) -> npt.NDArray[np.int64]:
+        """For each row the index of the rule that sends it to this destination; OTHERWISE and ELSEWHERE where it is none of them."""
+        found = np.full(self.rows, ELSEWHERE, np.int64)
         decided = np.zeros(self.rows, np.bool_)
-        for rule, matched in zip(self.rules, self.matched, strict=True):
+        for index, (rule, matched) in enumerate(zip(self.rules, self.matched, strict=True)):
             if destination in rule.to:
-                goes |= matched & ~decided if self.match == "first" else matched
+                sends = matched & ~decided if self.match == "first" else matched
+                found[sends & (found == ELSEWHERE)] = index
             decided |= matched
-        return goes | ~decided if destination in self.otherwise else goes
+        if destination in self.otherwise:
+            found[~decided] = OTHERWISE
+        return found
 
     @property
     def failures(self) -> dict[str, int]:
@@ -86,6 +103,23 @@ def describe(index: int, rule: Rule) -> str:
     return rule.name or f"rule {index + 1}"
 
 
+def rule_names(rules: Sequence[Rule]) -> dict[int, str]:
+    """What the rules are called by their index, OTHERWISE too; nothing where the route has no choice to make."""
+    if len(rules) == 1 and rules[0].when is None and not rules[0].name:
+        return {}
+    return {index: describe(index, rule) for index, rule in enumerate(rules)} | {OTHERWISE: "otherwise"}
+
+
+def _sampled(rows: pa.Table, index: int, rule: Rule) -> Mask:
+    """The rows whose key is in the rule's sample. Rules sample apart from each other: each goes by its own name or number."""
+    if rule.sample is None:
+        return np.ones(len(rows), np.bool_)
+    salt = np.uint64(xxhash.xxh3_64_intdigest(describe(index, rule)))
+    mixed = (records.hash_texts(rows[records.KEY]).view(np.uint64) ^ salt) * np.uint64(0x9E3779B97F4A7C15)
+    found: Mask = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < rule.sample
+    return found
+
+
 class Router:
     """A route's rules. Costs nothing until it is asked: conditions are read at the first question."""
 
@@ -93,6 +127,18 @@ class Router:
 
     def __init__(self, rules: Sequence[Rule], otherwise: tuple[str, ...] = (), match: Literal["first", "all"] = "first") -> None:
         self.rules, self.otherwise, self.match = tuple(rules), otherwise, match
+
+    @classmethod
+    def of(cls, written: Mapping[str, Any]) -> "Router":
+        """The rules that `written` tells."""
+        rules = [Rule(rule["when"], tuple(rule["to"]), rule["name"], rule["sample"]) for rule in written["rules"]]
+        return cls(rules, tuple(written["otherwise"]), written["match"])
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The rules as JSON: what decided then can be asked again later."""
+        rules = [{"name": rule.name, "when": rule.when, "to": list(rule.to), "sample": rule.sample} for rule in self.rules]
+        return {"match": self.match, "otherwise": list(self.otherwise), "rules": rules}
 
     @property
     def destinations(self) -> tuple[str, ...]:
@@ -136,10 +182,11 @@ class Router:
         asked of this table at all, since leaving its records out would lose them in silence.
         """
         nothing = np.zeros(len(rows), np.bool_)
-        matched, failed = [nothing] * len(self.rules), [nothing] * len(self.rules)
+        matched, failed, unsampled = ([nothing] * len(self.rules) for _ in range(3))
         for index, (truth, failure) in self._ask(rows, self._needed(destination)).items():
-            matched[index], failed[index] = truth, failure
-        return Decisions(self.rules, self.otherwise, self.match, tuple(matched), tuple(failed), len(rows))
+            sampled = _sampled(rows, index, self.rules[index])
+            matched[index], failed[index], unsampled[index] = truth & sampled, failure, truth & ~sampled
+        return Decisions(self.rules, self.otherwise, self.match, tuple(matched), tuple(failed), tuple(unsampled), len(rows))
 
     def route(self, rows: pa.Table, destination: str) -> Mask:
         """The rows (data and `_muxly_` columns) that go to this destination."""

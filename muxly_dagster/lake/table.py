@@ -129,6 +129,19 @@ class LakeTable:
         keys, seqs, deleted = self._log()
         return np.sort(seqs[newest(keys, seqs, deleted)])
 
+    def newest_seqs(self, *, upto: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The seqs of the newest version of every record as of the change `upto`, deletions too, ascending."""
+        keys, seqs, _ = self._log()
+        early = seqs <= upto
+        keys, seqs = keys[early], seqs[early]
+        return np.sort(seqs[newest(keys, seqs, np.zeros(len(seqs), np.bool_))])
+
+    def current_seqs_at(self, upto: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The seqs of the newest version of every record that was not deleted as of the change `upto`, ascending."""
+        keys, seqs, deleted = self._log()
+        early = seqs <= upto
+        return np.sort(seqs[early][newest(keys[early], seqs[early], deleted[early])])
+
     def _log(self, *more: str) -> list[Any]:
         """All changes in no particular order, as arrays: key hashes, seqs, whether it is a delete, and what else is asked for."""
         parts: list[list[Any]] = [

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from muxly_dagster.connector import Contract
 from muxly_dagster.errors import Problem
-from muxly_dagster.measures import parse_duration
+from muxly_dagster.measures import Share, parse_duration
 from muxly_dagster.project.checks import problem_at, problems_in
 from muxly_dagster.project.locate import Node, Segment
 
@@ -55,6 +55,15 @@ def _named_maps(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _empty_map(item) for key, item in value.items()}
     return _empty_map(value)
+
+
+def _one_name_each(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for step in steps:
+        if len(step) != 1:
+            raise PydanticCustomError(
+                "transform", "has a step with {count} names: write every step as `- name: settings`", {"count": len(step)}
+            )
+    return steps
 
 
 def _steps(value: Any) -> Any:
@@ -129,11 +138,7 @@ class TransformSpec(_Spec):
             raise PydanticCustomError("transform", "has steps, so it needs `from` with exactly one table")
         if self.python is not None and not self.from_:
             raise PydanticCustomError("transform", "has python, so it needs `from` with the tables that the function receives")
-        for step in self.steps or ():
-            if len(step) != 1:
-                raise PydanticCustomError(
-                    "transform", "has a step with {count} names: write every step as `- name: settings`", {"count": len(step)}
-                )
+        _one_name_each(self.steps or [])
         return self
 
 
@@ -167,12 +172,20 @@ def _targets(value: Any) -> Any:
 Targets = Annotated[list[TargetSpec], BeforeValidator(_targets)]
 
 
+Steps = Annotated[list[dict[str, Any]], BeforeValidator(_steps), AfterValidator(_one_name_each)]
+
+
 class RuleSpec(_Spec):
     """One rule of a route: records for which `when` is true go to `to`."""
 
     name: str = Field("", description="What the rule is called in receipts and by `muxly trace`.")
     when: str | None = Field(None, description="A SQL condition over the record's columns; without it, every record matches.")
     to: Targets = Field(description="Destinations: a name, `{name: {settings}}` for settings of this route's own, or a list of these.")
+    sample: Share = Field("", description="Only this share of the keys, such as `10%`; a key is always in the sample or never.")
+    steps: Steps = Field([], description="Transform steps done to the rule's records on their way, behind those of the route.")
+    template: dict[str, Any] = Field(
+        {}, description="What messages about the rule's records say, in place of the destination's own templates: `{text: ...}`."
+    )
 
 
 class RouteSpec(_Spec):
@@ -183,6 +196,7 @@ class RouteSpec(_Spec):
     rules: list[RuleSpec] = Field([], description="Rules, tried in this order.")
     otherwise: Targets = Field([], description="Destinations of records that no rule matches; without it they go nowhere, and are counted.")
     match: Literal["first", "all"] = Field("first", description="Whether the first rule that matches decides, or all that match.")
+    steps: Steps = Field([], description="Transform steps done to all records on their way; rules see the records as they were.")
     description: str = Field("", description="Shown in the Dagster UI.")
     owners: list[str] = Field([], description="E-mail addresses or `team:NAME`, shown in the Dagster UI.")
     group: str = Field("", description="Asset group in the Dagster UI.")

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,15 +12,19 @@ import sqlalchemy as sa
 from muxly_dagster.errors import BusyError
 from muxly_dagster.state import tables
 
-Status = Literal["open", "replayed", "superseded", "resolved"]
+Status = Literal["open", "replayed", "superseded", "resolved", "skipped"]
+
+_MANY = 500
+"""How many values one query names at the most: SQLite takes few variables."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """The last seq of one lake table that a target is done with."""
+    """The last seq of one lake table that a target is done with. Up to `resync_upto` only the newest change of each key is sent."""
 
     table_id: str
     seq: int
+    resync_upto: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +43,25 @@ class StoredReceipt:
     detail: dict[str, Any]
     run_id: str
     at: str = ""
+    ruleset: str | None = None
 
     @property
     def id(self) -> str:
         """The same delivery has the same receipt, however often it is written."""
         return _digest(self.target, self.table_id, self.after, self.upto)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is written together with a receipt: changes beyond it that were taken, marks of what was delivered (see `alike`)."""
+
+    ahead: Collection[int] = ()
+    marks: Collection[str] = ()
+    replayed: Collection[str] = ()
+    """Ids of dead letters that this delivery has settled."""
+
+
+NOTHING = Beside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,7 @@ class DeadLetter:
     status: Status = "open"
     times: int = 1
     at: str = ""
+    edited: str | None = None
 
     @property
     def id(self) -> str:
@@ -77,11 +97,12 @@ class Ledger:
         """How far a target has come; None if it never delivered anything."""
         table = tables.offsets
         with self._engine.begin() as connection:
-            row = connection.execute(sa.select(table.c.table_id, table.c.seq).where(table.c.target == target)).one_or_none()
-        return Offset(row.table_id, row.seq) if row else None
+            query = sa.select(table.c.table_id, table.c.seq, table.c.resync_upto).where(table.c.target == target)
+            row = connection.execute(query).one_or_none()
+        return Offset(row.table_id, row.seq, row.resync_upto) if row else None
 
-    def record(self, receipt: StoredReceipt, letters: Sequence[DeadLetter] = ()) -> None:
-        """Write a receipt with its dead letters and move the offset, all or nothing.
+    def record(self, receipt: StoredReceipt, letters: Sequence[DeadLetter] = (), beside: Beside = NOTHING) -> None:
+        """Write a receipt with its dead letters and what else belongs to it, and move the offset, all or nothing.
 
         Raises BusyError when somebody else moved the offset since it was read.
         """
@@ -93,6 +114,8 @@ class Ledger:
             if held and held.table_id == receipt.table_id and held.seq > receipt.after:
                 raise BusyError(f"another run of {receipt.target} is going on", do="wait until it has ended")
             values = {"table_id": receipt.table_id, "seq": receipt.upto, "moved_at": tables.now()}
+            if held and held.table_id != receipt.table_id:
+                values["resync_upto"] = None  # it was another table's
             if held:
                 connection.execute(sa.update(table).where(table.c.target == receipt.target).values(**values))
             else:
@@ -101,6 +124,7 @@ class Ledger:
             row = dataclasses.asdict(receipt) | {"id": receipt.id, "at": tables.now()}
             connection.execute(sa.insert(tables.receipts).values(**row))
             _shelve(connection, letters)
+            _write_beside(connection, receipt, beside)
 
     def shelve(self, letters: Iterable[DeadLetter]) -> None:
         """Keep dead letters; one that is known already counts once more and is open again."""
@@ -112,8 +136,47 @@ class Ledger:
         table = tables.offsets
         with self._engine.begin() as connection:
             connection.execute(sa.delete(table).where(table.c.target == target))
+            connection.execute(sa.delete(tables.ahead).where(tables.ahead.c.target == target))
+            connection.execute(sa.delete(tables.alike).where(tables.alike.c.target == target))
             if offset is not None:
-                connection.execute(sa.insert(table).values(target=target, table_id=offset.table_id, seq=offset.seq, moved_at=tables.now()))
+                connection.execute(sa.insert(table).values(target=target, moved_at=tables.now(), **dataclasses.asdict(offset)))
+
+    def ahead(self, target: str, table_id: str) -> list[int]:
+        """The changes beyond its offset that a target's destination has taken all the same, ascending."""
+        table = tables.ahead
+        query = sa.select(table.c.seq).where(table.c.target == target, table.c.table_id == table_id).order_by(table.c.seq)
+        with self._engine.begin() as connection:
+            return list(connection.execute(query).scalars())
+
+    def alike(self, target: str, marks: Collection[str], since: str) -> set[str]:
+        """Which of these marks were delivered after `since` (RFC 3339 UTC)."""
+        table, wanted = tables.alike, list(dict.fromkeys(marks))
+        found: set[str] = set()
+        with self._engine.begin() as connection:
+            for start in range(0, len(wanted), _MANY):
+                some = table.c.mark.in_(wanted[start : start + _MANY])
+                query = sa.select(table.c.mark).where(table.c.target == target, table.c.delivered_at > since, some)
+                found |= set(connection.execute(query).scalars())
+        return found
+
+    def forget_alike(self, target: str, before: str) -> None:
+        """Drop marks that keep nothing back any more."""
+        table = tables.alike
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(table).where(table.c.target == target, table.c.delivered_at <= before))
+
+    def keep_rules(self, rules: dict[str, Any]) -> str:
+        """Keep the rules that decide, and answer the id under which they can be read again."""
+        ruleset = _digest(json.dumps(rules, sort_keys=True))
+        with self._engine.begin() as connection:
+            tables.ensure(connection, tables.rulesets, id=ruleset, rules=rules)
+        return ruleset
+
+    def rules(self, ruleset: str) -> dict[str, Any] | None:
+        """The rules as they were kept."""
+        with self._engine.begin() as connection:
+            found: dict[str, Any] | None = connection.scalar(sa.select(tables.rulesets.c.rules).where(tables.rulesets.c.id == ruleset))
+        return found
 
     def receipts(
         self, target: str | None = None, *, table_id: str | None = None, seq: int | None = None, limit: int = 100
@@ -165,6 +228,19 @@ class Ledger:
             rows = connection.execute(sa.select(table).where(table.c.id.startswith(letter_id, autoescape=True)).limit(2)).mappings().all()
         return DeadLetter(**{k: v for k, v in rows[0].items() if k != "id"}) if len(rows) == 1 else None
 
+    def edit(self, letter: DeadLetter, data: str | None) -> None:
+        """Keep a record's data (JSON) as a person corrected it; None takes the correction back."""
+        table = tables.dead_letters
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(table).where(table.c.id == letter.id).values(edited=data))
+
+    def letters_of(self, target: str, table_id: str, status: Status) -> dict[int, str]:
+        """The ids of a target's dead letters of one lake table and status, by their changes' seqs."""
+        table = tables.dead_letters
+        query = sa.select(table.c.seq, table.c.id).where(table.c.name == target, table.c.table_id == table_id, table.c.status == status)
+        with self._engine.begin() as connection:
+            return {seq: letter_id for seq, letter_id in connection.execute(query.where(table.c.kind == "delivery"))}
+
     def close(self, letters: Iterable[DeadLetter], status: Status) -> None:
         """Say what became of dead letters."""
         table = tables.dead_letters
@@ -178,6 +254,23 @@ class Ledger:
         query = sa.update(table).where(table.c.kind == "pull", table.c.name == pull, table.c.status == "open", table.c.run_id != run_id)
         with self._engine.begin() as connection:
             connection.execute(query.values(status="resolved"))
+
+
+def _write_beside(connection: sa.Connection, receipt: StoredReceipt, beside: Beside) -> None:
+    ahead, alike = tables.ahead, tables.alike
+    connection.execute(
+        sa.delete(ahead).where(
+            ahead.c.target == receipt.target, sa.or_(ahead.c.table_id != receipt.table_id, ahead.c.seq <= receipt.upto)
+        )
+    )
+    for seq in beside.ahead:
+        tables.ensure(connection, ahead, target=receipt.target, table_id=receipt.table_id, seq=seq)
+    for mark in beside.marks:
+        tables.ensure(connection, alike, target=receipt.target, mark=mark, delivered_at="")
+        same = (alike.c.target == receipt.target, alike.c.mark == mark)
+        connection.execute(sa.update(alike).where(*same).values(delivered_at=tables.now()))
+    for letter_id in beside.replayed:
+        connection.execute(sa.update(tables.dead_letters).where(tables.dead_letters.c.id == letter_id).values(status="replayed"))
 
 
 def _shelve(connection: sa.Connection, letters: Sequence[DeadLetter]) -> None:

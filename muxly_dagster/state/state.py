@@ -11,11 +11,14 @@ from filelock import FileLock, Timeout
 
 from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError
 from muxly_dagster.state import cursors as cursor_rows
+from muxly_dagster.state.breakers import Breakers
 from muxly_dagster.state.ledger import Ledger
+from muxly_dagster.state.metrics import Metrics
 from muxly_dagster.state.troubles import explain, usable_folder
 from muxly_dagster.state.turns import SharedTurns
+from muxly_dagster.state.waiting import Waiting
 
-HEAD = "0002"
+HEAD = "0004"
 """The newest migration; a database that stands there needs no Alembic at start."""
 
 _SCHEMA = "muxly"
@@ -28,7 +31,10 @@ class State:
         self.engine, self._locks = engine, locks
         self.ledger = Ledger(engine)
         self.cursors = cursor_rows.Cursors(engine)
+        self.breakers = Breakers(engine)
+        self.waiting = Waiting(engine)
         self.turns = SharedTurns(engine)
+        self.metrics = Metrics(engine)
 
     @classmethod
     def open(cls, url: str, home: Path) -> "State":

@@ -3,6 +3,7 @@
 import datetime as dt
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 metadata = sa.MetaData(
     naming_convention={
@@ -39,6 +40,51 @@ offsets = sa.Table(
     sa.Column("table_id", sa.String(16), nullable=False),
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("moved_at", _TIME, nullable=False),
+    sa.Column("resync_upto", sa.BigInteger),  # up to this seq only the newest change of each key is sent; null: no resync is under way
+)
+
+ahead = sa.Table(
+    "ahead",  # changes beyond the offset that the destination took all the same: they are not sent again
+    metadata,
+    sa.Column("target", sa.String(255), primary_key=True),
+    sa.Column("table_id", sa.String(16), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+)
+
+alike = sa.Table(
+    "alike",  # what was delivered a short while ago, for targets that hold back records like it
+    metadata,
+    sa.Column("target", sa.String(255), primary_key=True),
+    sa.Column("mark", sa.String(32), primary_key=True),  # a hash of what makes records alike
+    sa.Column("delivered_at", _TIME, nullable=False),
+)
+
+rulesets = sa.Table(
+    "rulesets",  # the rules that decided, as they were then
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("rules", sa.JSON, nullable=False),
+)
+
+breakers = sa.Table(
+    "breakers",
+    metadata,
+    sa.Column("destination", sa.String(255), primary_key=True),
+    sa.Column("status", sa.String(16), nullable=False),  # closed, open, probing, disabled
+    sa.Column("failures", sa.Integer, nullable=False),  # in a row
+    sa.Column("times", sa.Integer, nullable=False),  # how often it opened in a row
+    sa.Column("until", _TIME),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("since", _TIME, nullable=False),
+)
+
+waiting = sa.Table(
+    "waiting",
+    metadata,
+    sa.Column("target", sa.String(255), primary_key=True),
+    sa.Column("until", _TIME, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),  # in a row; 0 where it waits for another reason
 )
 
 receipts = sa.Table(
@@ -57,6 +103,7 @@ receipts = sa.Table(
     sa.Column("detail", sa.JSON, nullable=False),
     sa.Column("run_id", sa.String(64), nullable=False),
     sa.Column("at", _TIME, nullable=False),
+    sa.Column("ruleset", sa.String(16)),  # null in receipts from before rules were kept
     sa.Index("ix_receipts_target_upto", "target", "upto"),
 )
 
@@ -71,10 +118,11 @@ dead_letters = sa.Table(
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("record", sa.Text, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),  # open, replayed, superseded, resolved
+    sa.Column("status", sa.String(16), nullable=False),  # open, replayed, superseded, resolved, skipped
     sa.Column("times", sa.Integer, nullable=False),
     sa.Column("run_id", sa.String(64), nullable=False),
     sa.Column("at", _TIME, nullable=False),
+    sa.Column("edited", sa.Text),  # the data as a person corrected it, as JSON; it is what a replay sends
     sa.Index("ix_dead_letters_name_status", "name", "status"),
 )
 
@@ -86,6 +134,66 @@ budgets = sa.Table(
     sa.Column("places", sa.JSON, nullable=False),  # who has requests under way: {holder: [count, wants, since, until]}
     sa.Column("paused_until", sa.Float, nullable=False),  # all times here are seconds since 1970
 )
+
+metric_positions = sa.Table(
+    "metric_positions",
+    metadata,
+    sa.Column("target", sa.String(255), primary_key=True),
+    sa.Column("table_id", sa.String(16), nullable=False),  # the lake table that the target's values are made of
+    sa.Column("seq", sa.BigInteger),  # null: set back, everything is delivered again
+)
+
+metric_definitions = sa.Table(
+    "metric_definitions",
+    metadata,
+    sa.Column("target", sa.String(255), primary_key=True),
+    sa.Column("metric", sa.String(255), primary_key=True),
+    sa.Column("definition", sa.String(32), nullable=False),  # a hash of all that values depend on: another one begins anew
+)
+
+metric_series = sa.Table(
+    "metric_series",
+    metadata,
+    sa.Column("target", sa.String(255), primary_key=True),
+    sa.Column("metric", sa.String(255), primary_key=True),
+    sa.Column("id", sa.String(32), primary_key=True),  # a hash of the labels
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("value", sa.Float, nullable=False),  # a gauge's value, a counter's total, else the sum of what was observed
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("buckets", sa.JSON, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),  # the newest change in it
+    sa.Column("owner", sa.String(32), nullable=False),  # a hash of the key whose record gave a gauge its value
+    sa.Column("at", sa.BigInteger, nullable=False),  # all times here are milliseconds since 1970
+    sa.Column("sample_at", sa.BigInteger, nullable=False),
+    sa.Column("sent_at", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("gone", sa.Boolean, nullable=False),  # ended, which a receiver has not been told yet
+    sa.Index("ix_metric_series_target_metric_owner", "target", "metric", "owner"),
+)
+
+metric_counted = sa.Table(
+    "metric_counted",
+    metadata,
+    sa.Column("target", sa.String(255), primary_key=True),
+    sa.Column("metric", sa.String(255), primary_key=True),
+    sa.Column("chunk", sa.BigInteger, primary_key=True),  # 65,536 changes of the lake table
+    sa.Column("bits", sa.LargeBinary, nullable=False),  # one for each change, set where the metric holds it; compressed
+)
+
+metric_keys = sa.Table(
+    "metric_keys",
+    metadata,
+    sa.Column("target", sa.String(255), primary_key=True),
+    sa.Column("metric", sa.String(255), primary_key=True),
+    sa.Column("key", sa.String(32), primary_key=True),  # a hash of a key that was counted, for metrics that count each once
+)
+
+
+def ensure(connection: sa.Connection, table: sa.Table, **values: object) -> None:
+    """Insert a row unless there is one of its key already, whoever else does the same at the same time."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    connection.execute(insert(table).values(**values).on_conflict_do_nothing())
 
 
 def now() -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from muxly_dagster.assembly import Transform
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.lake import Lake
+from muxly_dagster.relations import Rows, returned_rows
 from muxly_dagster.sandbox import quote
-from muxly_dagster.transforming.rows import Rows, returned_rows
 
 if TYPE_CHECKING:
     import duckdb

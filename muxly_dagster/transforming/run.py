@@ -12,12 +12,12 @@ import orjson
 
 from muxly_dagster import records, sandbox
 from muxly_dagster.assembly import Transform
-from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.errors import MuxlyError
 from muxly_dagster.lake import Lake
 from muxly_dagster.outcome import Outcome, Progress
+from muxly_dagster.relations import Rows, relation_rows, steps_query
 from muxly_dagster.sandbox import quote
 from muxly_dagster.transforming.function import function_rows
-from muxly_dagster.transforming.rows import Rows, relation_rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -86,21 +86,9 @@ def _output(lake: Lake, transform: Transform, project_folder: Path | None) -> It
 
 
 def _steps_query(lake: Lake, connection: "duckdb.DuckDBPyConnection", transform: Transform) -> str:
-    """All steps as one query: each is a common table expression over the one before."""
     source = transform.inputs[0]
-    schema = lake.existing(source).schema
-    # Marked as JSON in DuckDB too, so that nested values are still known as such behind the last step.
-    columns = ", ".join(f"CAST({quote(f.name)} AS JSON) AS {quote(f.name)}" if records.is_json(f) else quote(f.name) for f in schema)
-    chain = [f"_muxly_0 AS (SELECT {columns} FROM {'.'.join(map(quote, source.split('.')))})"]
-    for number, step in enumerate(transform.steps, 1):
-        where = f"transforms.{transform.name}.steps.{number} ({step.name})"
-        try:
-            chain.append(f"_muxly_{number} AS ({step.sql(f'_muxly_{number - 1}', schema)})")
-        except ConfigurationError as error:
-            raise ConfigurationError(error.problems, where=where) from error
-        with sandbox.explained(where):
-            schema = connection.sql(f"WITH {', '.join(chain)} SELECT * FROM _muxly_{number} LIMIT 0").to_arrow_table().schema
-    return f"WITH {', '.join(chain)} SELECT * FROM _muxly_{len(transform.steps)}"
+    table = ".".join(map(quote, source.split(".")))
+    return steps_query(connection, table, lake.existing(source).schema, transform.steps, f"transforms.{transform.name}")
 
 
 def _key_hashes(rows: "pa.Table", key: tuple[str, ...]) -> Any:

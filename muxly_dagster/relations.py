@@ -1,6 +1,6 @@
-"""What a transform gives, as batches of rows in the lake's types."""
+"""From DuckDB to the lake: transform steps as one query, and what a query or function gives as rows in the lake's types."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from muxly_dagster import records, sandbox
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.sandbox import quote
+from muxly_dagster.transform import Step
 
 if TYPE_CHECKING:
     import duckdb
@@ -19,6 +20,25 @@ Rows = Callable[[], Iterator[pa.Table]]
 _BATCH, _BATCH_BYTES = 20_000, 32 << 20
 # What Arrow has no plain type for, or the lake would spell in another way than SQL does.
 _AS_TEXT = ("INTERVAL", "TIME", "TIME_NS", "TIME WITH TIME ZONE", "BIT", "UUID", "VARIANT", "BIGNUM")
+
+
+def steps_query(connection: "duckdb.DuckDBPyConnection", source: str, schema: pa.Schema, steps: Sequence[Step], where: str) -> str:
+    """All steps as one query over `source` (SQL for a table whose columns are `schema`), each over the one before.
+
+    Raises ConfigurationError for a step that can never work on such a table, with its number and name behind `where`.
+    """
+    # Marked as JSON in DuckDB too, so that nested values are still known as such behind the last step.
+    columns = ", ".join(f"CAST({quote(f.name)} AS JSON) AS {quote(f.name)}" if records.is_json(f) else quote(f.name) for f in schema)
+    chain = [f"_muxly_0 AS (SELECT {columns} FROM {source})"]
+    for number, step in enumerate(steps, 1):
+        place = f"{where}.steps.{number} ({step.name})"
+        try:
+            chain.append(f"_muxly_{number} AS ({step.sql(f'_muxly_{number - 1}', schema)})")
+        except ConfigurationError as error:
+            raise ConfigurationError(error.problems, where=place) from error
+        with sandbox.explained(place):
+            schema = connection.sql(f"WITH {', '.join(chain)} SELECT * FROM _muxly_{number} LIMIT 0").to_arrow_table().schema
+    return f"WITH {', '.join(chain)} SELECT * FROM _muxly_{len(steps)}"
 
 
 def relation_rows(where: str, relation: "Callable[[], duckdb.DuckDBPyRelation]") -> Rows:

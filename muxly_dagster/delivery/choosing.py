@@ -1,0 +1,150 @@
+"""What of a stretch of changes is sent to a target: by its rules, without what it has already, with its steps done."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from muxly_dagster import records, sandbox
+from muxly_dagster.assembly import Target
+from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.lake import LakeTable
+from muxly_dagster.relations import relation_rows, steps_query
+from muxly_dagster.routing import ELSEWHERE, rule_names
+from muxly_dagster.state import Offset, State
+
+RULE = "_muxly_rule"
+"""The column, beside the envelope, that names the rule by which a row goes to the target."""
+
+_ROW = "muxly row"
+"""Carries a row's seq through the steps; a blank keeps it apart from the columns that people name in them."""
+
+_STRETCH = "_muxly_stretch"
+_Seqs = npt.NDArray[np.int64]
+
+
+class Choosing:
+    """Chooses for one run of one target. Asks the state once for what was settled before; changes nothing."""
+
+    def __init__(self, state: State, target: Target, table: LakeTable, offset: Offset | None, now: dt.datetime) -> None:
+        self._state, self._target, self._table, self._now = state, target, table, now
+        self.rules_without_an_answer: dict[str, int] = {}
+        self.alike: list[int] = []
+        self.marks: dict[int, str] = {}
+        known = offset if offset is not None and offset.table_id == table.table_id else None
+        self.ahead = _sorted(state.ledger.ahead(target.name, table.table_id) if known else ())
+        stops = known is not None and target.destination.on_error == "stop"
+        self.skipped = _sorted(state.ledger.letters_of(target.name, table.table_id, "skipped") if stops else ())
+        self._resync_upto = known.resync_upto if known is not None else None
+        self._newest: _Seqs | None = None
+
+    def choose(self, changes: pa.Table) -> pa.Table:
+        """The rows to send of these changes, in order: envelope, data as the steps leave it, and RULE."""
+        decisions = self._target.router.decide(changes, self._target.destination_name)
+        for rule, count in decisions.failures.items():
+            self.rules_without_an_answer[rule] = self.rules_without_an_answer.get(rule, 0) + count
+        rule_of = decisions.rule_for(self._target.destination_name)
+        kept = (rule_of != ELSEWHERE) & self._not_settled(changes)
+        names = rule_names(decisions.rules)
+        rules = pa.array([names.get(int(index), "") for index in rule_of[kept]], pa.string())
+        rows = changes.filter(pa.array(kept)).append_column(RULE, rules)
+        return self._stepped(self._first_of_alike(rows))
+
+    def _not_settled(self, changes: pa.Table) -> npt.NDArray[np.bool_]:
+        """Whether there is something left to do about a change: nobody passed it over, and during a resync it is the newest of its key."""
+        seqs: _Seqs = changes[records.SEQ].to_numpy()
+        kept = ~np.isin(seqs, self.ahead) & ~np.isin(seqs, self.skipped)
+        if self._resync_upto is None or not len(seqs) or seqs[0] > self._resync_upto:
+            return kept
+        if self._newest is None:
+            self._newest = self._table.newest_seqs(upto=self._resync_upto)
+        kept &= (seqs > self._resync_upto) | np.isin(seqs, self._newest)
+        return kept
+
+    def _first_of_alike(self, rows: pa.Table) -> pa.Table:
+        dedupe = self._target.destination.dedupe
+        if dedupe is None or not len(rows):
+            return rows
+        missing = [name for name in dedupe.by if name not in rows.column_names]
+        if missing:
+            known = records.data_schema(self._table.schema).names
+            raise ConfigurationError(f"dedupe.by: {sandbox.unknown_column(missing[0], known)}", where=self._target.name)
+        values = zip(*(rows[name].to_pylist() for name in dedupe.by or (records.KEY,)), strict=True)
+        marks = [xxhash.xxh3_128_hexdigest(records.to_json(each)) for each in values]
+        since = (self._now - dedupe.time).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        seen = self._state.ledger.alike(self._target.name, marks, since) | set(self.marks.values())
+        first: list[bool] = []
+        for seq, mark in zip(rows[records.SEQ].to_pylist(), marks, strict=True):
+            first.append(mark not in seen)
+            if mark in seen:
+                self.alike.append(seq)
+            else:
+                seen.add(mark)
+                self.marks[seq] = mark
+        return rows.filter(pa.array(first, pa.bool_()))
+
+    # ---- steps --------------------------------------------------------------------------------------------------------
+
+    def _stepped(self, rows: pa.Table) -> pa.Table:
+        if not len(rows) or not any(self._target.steps.values()):
+            return rows
+        parts = []
+        for rule in dict.fromkeys(rows[RULE].to_pylist()):
+            part = rows.filter(pc.equal(rows[RULE], rule))
+            parts.append(self._done(part, rule) if self._target.steps.get(rule) else part)
+        schema = records.data_schema(parts[0].schema)
+        for part in parts[1:]:
+            schema = records.widen_schema(schema, records.data_schema(part.schema))
+        return pa.concat_tables([_conformed(part, schema) for part in parts]).sort_by(records.SEQ)
+
+    def _done(self, rows: pa.Table, rule: str) -> pa.Table:
+        """The rows of one rule behind its steps. A step may leave rows out; the envelope stays that of the change."""
+        steps = self._target.steps[rule]
+        source = rows.select(records.data_schema(rows.schema).names).append_column(pa.field(_ROW, pa.int64()), rows[records.SEQ])
+        where = f"routes.{self._target.route}" + (f".rules ({rule})" if rule else "")
+        connection = sandbox.shared()
+        connection.register(_STRETCH, source)
+        try:
+            query = steps_query(connection, _STRETCH, source.schema, steps, where)
+            parts = list(relation_rows(where, lambda: connection.sql(query))())
+        finally:
+            connection.unregister(_STRETCH)
+        if not parts:
+            return rows.slice(0, 0)
+        schema = parts[0].schema
+        for part in parts[1:]:
+            schema = records.widen_schema(schema, part.schema)
+        given = pa.concat_tables([records.conform(part, schema) for part in parts])
+        if _ROW not in given.column_names:
+            raise ConfigurationError("a step leaves out a column that it was not given", where=where, do="keep the columns it does not name")
+        envelope = rows.select([*records.ENVELOPE.names, RULE]).take(pc.index_in(given[_ROW], value_set=rows[records.SEQ].combine_chunks()))
+        data = given.drop_columns([_ROW])
+        return pa.table([*envelope.columns, *data.columns], schema=pa.schema([*envelope.schema, *data.schema]))
+
+
+def split_rules(rows: pa.Table) -> tuple[pa.Table, Sequence[str]]:
+    """The rows without RULE, and what it says; nothing where no row has a rule."""
+    if RULE not in rows.column_names:
+        return rows, ()
+    rules: list[str] = rows[RULE].to_pylist()
+    return rows.drop_columns([RULE]), rules if any(rules) else ()
+
+
+def within(seqs: Mapping[int, object] | Sequence[int] | _Seqs, after: int, upto: int) -> list[int]:
+    """Those of the seqs that lie in (after, upto]."""
+    return [int(seq) for seq in seqs if after < seq <= upto]
+
+
+def _sorted(seqs: Sequence[int] | Mapping[int, object]) -> _Seqs:
+    return np.array(sorted(seqs), np.int64)
+
+
+def _conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with these data columns, and the envelope with RULE before them."""
+    envelope = rows.select([*records.ENVELOPE.names, RULE])
+    data = records.conform(rows.select(records.data_schema(rows.schema).names), schema)
+    return pa.table([*envelope.columns, *data.columns], schema=pa.schema([*envelope.schema, *schema]))
