@@ -15,7 +15,9 @@ from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, 
 from muxly_dagster.testing.destinations.changes import EVERY_TYPE, changes, delivery
 from muxly_dagster.testing.destinations.declared import loaded, secrets_of
 
-_TEXT = "Zo\u00eb, \u05e2\u05d1\u05e8, \u65e5\u672c, \U0001f469\u200d\U0001f467, e\u0301, <b>&amp;</b>, ${HOME}, {{ id }}, {% if %}, %s, *_~`, '; --"
+_TEXT = (
+    "Zo\u00eb, \u05e2\u05d1, \u65e5\u672c, \U0001f469\u200d\U0001f467, e\u0301, <b>&amp;</b>, ${HOME}, {{ id }}, {% if %}, %s, *_`, ';--"
+)
 """Letters of many scripts, and what a careless destination would take for a template, a format, markup or SQL."""
 
 
