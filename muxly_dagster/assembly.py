@@ -101,12 +101,14 @@ class Assembly:
     news: tuple[str, ...] = ()
 
     def equipped(self, services: Services, of_pulls: Mapping[str, Services] | None = None) -> "Assembly":
-        """The same with connectors that have these services; those of a pull, where it has its own."""
+        """The same with connectors and destinations that have these services; those of a pull, where it has its own."""
         own = of_pulls or {}
         sources = {name: connector.equipped(services) for name, connector in self.sources.items()}
         connectors = {n: sources[p.source].equipped(own[n]) if n in own else sources[p.source] for n, p in self.pulls.items()}
         pulls = {name: dataclasses.replace(pull, connector=connectors[name]) for name, pull in self.pulls.items()}
-        return dataclasses.replace(self, sources=sources, pulls=pulls)
+        destinations = {name: destination.equipped(services) for name, destination in self.destinations.items()}
+        targets = {n: dataclasses.replace(target, destination=target.destination.equipped(services)) for n, target in self.targets.items()}
+        return dataclasses.replace(self, sources=sources, pulls=pulls, destinations=destinations, targets=targets)
 
 
 def load_assembly(

@@ -49,7 +49,7 @@ class Runtime:
             _log.warning("%s", warning)
         lake, state = Lake(settings.lake_url), State.open(settings.database_url, settings.home)
         files = LakeFiles(lake.url, lake.options, settings.home / "partials")
-        services = Services(files=files, answers=KeptAnswers(settings.home / "answers"), turns=state.turns)
+        services = Services(files=files, answers=KeptAnswers(settings.home / "answers"), turns=state.turns, metrics=state.metrics)
         of_pulls = {name: replace(services, files=files.apart(name)) for name in assembly.pulls}
         return cls(settings, assembly.equipped(services, of_pulls), lake, state)
 

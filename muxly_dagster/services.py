@@ -1,14 +1,18 @@
-"""What the runtime lends to connectors: a place for files, answers kept for later, rate budgets shared between processes.
+"""What the runtime lends to connectors and destinations: a place for files, answers kept for later, rate budgets shared between
+processes, the values of metrics.
 
 Each has a form that lives in this process alone, for tests and for whoever uses a connector by itself.
 """
 
+import contextlib
+import copy
 import hashlib
 import shutil
 import tempfile
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -111,6 +115,82 @@ class Turns(Protocol):
         """When the pauses of these budgets end (`time.monotonic()`), for those that have one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One time series of a metric as a target's records made it. Times are milliseconds since 1970.
+
+    `labels` are pairs of name and value, sorted. `value` is a gauge's value, a counter's total, else the sum of what was observed, `count`
+    how many changes are in it, `buckets` pairs of an upper bound and the observations above the bound before it. `seq` is the newest change
+    in it, `at` that change's time, and `owner` (32 characters at most) stands for the key whose record gave a gauge its value.
+    Where samples are written to a receiver, `sample_at` is the time of the newest one that may have got there, `sent_at` of the newest
+    that was confirmed, and `gone` says that the series has ended and the receiver does not know yet.
+    """
+
+    metric: str
+    kind: str
+    labels: tuple[tuple[str, str], ...]
+    value: float = 0.0
+    count: int = 0
+    buckets: tuple[tuple[float, int], ...] = ()
+    seq: int = 0
+    owner: str = ""
+    at: int = 0
+    sample_at: int = 0
+    sent_at: int = 0
+    created_at: int = 0
+    gone: bool = False
+
+
+class MetricBook(Protocol):
+    """The values that one target's records made, within one transaction."""
+
+    def held(self) -> tuple[str, int | None] | None:
+        """The lake table that the values are made of and the last seq that was taken; None before the first delivery."""
+
+    def move(self, table_id: str, seq: int | None) -> None:
+        """Set both; a seq of None has everything delivered again."""
+
+    def definitions(self) -> Mapping[str, str]:
+        """By metric, what its values are made by."""
+
+    def define(self, metric: str, definition: str | None) -> None:
+        """Begin a metric anew, or forget it (None): which changes and keys it counted is forgotten; its series are the caller's to end."""
+
+    def series(self, metric: str | None = None) -> list[Series]:
+        """All series, or those of one metric."""
+
+    def find(self, metric: str, labels: Collection[tuple[tuple[str, str], ...]], owners: Collection[str] = ()) -> list[Series]:
+        """The series of a metric that have these labels, or a value from one of these keys."""
+
+    def size(self, metric: str) -> int:
+        """How many series a metric has, without those that are gone."""
+
+    def save(self, series: Iterable[Series]) -> None:
+        """Keep series in place of those of the same metric and labels."""
+
+    def remove(self, series: Iterable[Series]) -> None:
+        """Forget series."""
+
+    def counted(self, metric: str, chunks: Collection[int]) -> dict[int, bytes]:
+        """Which changes a metric holds: 65,536 bits for each of these chunks of the lake table's changes that has any."""
+
+    def mark(self, metric: str, chunk: int, bits: bytes) -> None:
+        """Write the bits of one chunk."""
+
+    def known(self, metric: str, keys: Collection[str]) -> set[str]:
+        """Those of these keys (32 characters at most) that a metric has counted."""
+
+    def learn(self, metric: str, keys: Collection[str]) -> None:
+        """Note that a metric has counted these keys."""
+
+
+class MetricStore(Protocol):
+    """Keeps the values of metrics. Raises RetryLater."""
+
+    def open(self, target: str) -> contextlib.AbstractContextManager[MetricBook]:
+        """A transaction over one target's values: written as a whole when the block ends, and not at all when it raises."""
+
+
 class OwnFiles:
     """Files in a temporary folder that goes when this object goes."""
 
@@ -156,6 +236,91 @@ class OwnAnswers:
         self._kept[name] = answer
 
 
+@dataclass
+class OwnMetricBook:
+    """One target's values in memory."""
+
+    position: tuple[str, int | None] | None = None
+    defined: dict[str, str] = field(default_factory=dict)
+    kept: dict[tuple[str, tuple[tuple[str, str], ...]], Series] = field(default_factory=dict)
+    bits: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    keys: dict[str, set[str]] = field(default_factory=dict)
+
+    def held(self) -> tuple[str, int | None] | None:
+        """Table and seq."""
+        return self.position
+
+    def move(self, table_id: str, seq: int | None) -> None:
+        """Set both."""
+        self.position = table_id, seq
+
+    def definitions(self) -> Mapping[str, str]:
+        """By metric."""
+        return dict(self.defined)
+
+    def define(self, metric: str, definition: str | None) -> None:
+        """Forget what was counted."""
+        self.defined.pop(metric, None)
+        self.keys.pop(metric, None)
+        self.bits = {place: bits for place, bits in self.bits.items() if place[0] != metric}
+        if definition is not None:
+            self.defined[metric] = definition
+
+    def series(self, metric: str | None = None) -> list[Series]:
+        """Those of a metric."""
+        return [series for series in self.kept.values() if metric in (None, series.metric)]
+
+    def find(self, metric: str, labels: Collection[tuple[tuple[str, str], ...]], owners: Collection[str] = ()) -> list[Series]:
+        """By labels or owner."""
+        wanted, of = set(labels), set(owners)
+        return [series for series in self.series(metric) if series.labels in wanted or series.owner in of]
+
+    def size(self, metric: str) -> int:
+        """Those that are not gone."""
+        return sum(not series.gone for series in self.series(metric))
+
+    def save(self, series: Iterable[Series]) -> None:
+        """By metric and labels."""
+        self.kept |= {(each.metric, each.labels): replace(each) for each in series}
+
+    def remove(self, series: Iterable[Series]) -> None:
+        """By metric and labels."""
+        for each in series:
+            self.kept.pop((each.metric, each.labels), None)
+
+    def counted(self, metric: str, chunks: Collection[int]) -> dict[int, bytes]:
+        """The bits."""
+        return {chunk: self.bits[metric, chunk] for chunk in chunks if (metric, chunk) in self.bits}
+
+    def mark(self, metric: str, chunk: int, bits: bytes) -> None:
+        """Set the bits."""
+        self.bits[metric, chunk] = bits
+
+    def known(self, metric: str, keys: Collection[str]) -> set[str]:
+        """Keys that were learnt."""
+        return self.keys.get(metric, set()).intersection(keys)
+
+    def learn(self, metric: str, keys: Collection[str]) -> None:
+        """Learn keys."""
+        self.keys.setdefault(metric, set()).update(keys)
+
+
+class OwnMetrics:
+    """Values in memory."""
+
+    def __init__(self) -> None:
+        self._books: dict[str, OwnMetricBook] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def open(self, target: str) -> Iterator[MetricBook]:
+        """A copy, which takes the place of the book when nothing failed."""
+        with self._lock:
+            book = copy.deepcopy(self._books.get(target, OwnMetricBook()))
+            yield book
+            self._books[target] = book
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything lent. `turns` None: a client's own budgets are all there are."""
@@ -163,3 +328,4 @@ class Services:
     files: Files = field(default_factory=OwnFiles)
     answers: Answers = field(default_factory=OwnAnswers)
     turns: Turns | None = None
+    metrics: MetricStore = field(default_factory=OwnMetrics)

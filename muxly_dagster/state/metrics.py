@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -73,7 +74,7 @@ class _Book:
         table = tables.metric_series
         query = sa.select(table).where(*self._of(table, metric))
         found: dict[Labels, Series] = {}
-        for column, wanted in ((table.c.id, [_id(each) for each in labels]), (table.c.owner, [_owner(each) for each in owners if each])):
+        for column, wanted in ((table.c.id, [_id(each) for each in labels]), (table.c.owner, [each for each in owners if each])):
             for some in _some(wanted):
                 rows = self._connection.execute(query.where(column.in_(some))).mappings()
                 found |= {series.labels: series for series in map(_series, rows)}
@@ -108,23 +109,20 @@ class _Book:
             found |= {row.chunk: zlib.decompress(row.bits) for row in self._connection.execute(query.where(table.c.chunk.in_(some)))}
         return found
 
-    def count(self, metric: str, chunk: int, bits: bytes) -> None:
+    def mark(self, metric: str, chunk: int, bits: bytes) -> None:
         """Most chunks are full or follow a pattern, so that little is left of them."""
         self._replace(tables.metric_counted, [{"chunk": chunk, "bits": zlib.compress(bits, 1)}], {"metric": metric}, "chunk")
 
     def known(self, metric: str, keys: Collection[str]) -> set[str]:
         """Those that have a row."""
-        table, named = tables.metric_keys, {_owner(key): key for key in keys}
-        found: set[str] = set()
-        for some in _some(list(named)):
-            rows = self._connection.scalars(sa.select(table.c.key).where(*self._of(table, metric), table.c.key.in_(some)))
-            found |= {named[row] for row in rows}
-        return found
+        table = tables.metric_keys
+        query = sa.select(table.c.key).where(*self._of(table, metric))
+        return {key for some in _some(list(keys)) for key in self._connection.scalars(query.where(table.c.key.in_(some)))}
 
     def learn(self, metric: str, keys: Collection[str]) -> None:
         """A row for each."""
         if keys:
-            rows = [{"target": self._target, "metric": metric, "key": _owner(key)} for key in keys]
+            rows = [{"target": self._target, "metric": metric, "key": key} for key in keys]
             self._connection.execute(sa.insert(tables.metric_keys), rows)
 
     def _of(self, table: sa.Table, metric: str | None) -> list[sa.ColumnElement[bool]]:
@@ -154,7 +152,7 @@ def _row(series: Series) -> dict[str, Any]:
         "count": series.count,
         "buckets": [list(pair) for pair in series.buckets],
         "seq": series.seq,
-        "owner": _owner(series.owner),
+        "owner": series.owner,
         "at": series.at,
         "sample_at": series.sample_at,
         "sent_at": series.sent_at,
@@ -170,9 +168,4 @@ def _series(row: Any) -> Series:
 
 
 def _id(labels: Labels) -> str:
-    return hashlib.sha256("\x1f".join(text for pair in labels for text in pair).encode()).hexdigest()[:32]
-
-
-def _owner(key: str) -> str:
-    """Keys may be long: a hash of one tells it from all others."""
-    return hashlib.sha256(key.encode()).hexdigest()[:32] if key else ""
+    return hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:32]
