@@ -1,4 +1,4 @@
-"""Messages made of records: Jinja2 templates in a sandbox, one record or a group of them at a time.
+"""Messages made of records: Jinja2 templates in a sandbox, one record or a group of them at a time; and what was answered for them.
 
 In a template the record's columns go by their names. Beside them stand `record` (the whole record form), `records` and `count` (the data
 of every record of the message, the newest last), `op`, `key`, `table` and `rule`; a column of such a name is `record.data.NAME`.
@@ -6,9 +6,11 @@ of every record of the message, the newest last), `op`, `key`, `table` and `rule
 
 import datetime as dt
 import decimal
+import hashlib
 import re
+import threading
 import zoneinfo
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -16,14 +18,18 @@ from typing import Annotated, Any
 import jinja2
 import jinja2.meta
 import jinja2.sandbox
+import pyarrow.compute as pc
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from muxly_dagster import records, sandbox
-from muxly_dagster.destination import Delivery
-from muxly_dagster.errors import ConfigurationError, RecordRefused
+from muxly_dagster.destination import Delivery, Receipt, Refusal
+from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
 
 Escape = Callable[[str], str]
 """Makes a value harmless where it is put: what a record says must not become markup."""
+
+Marked = Callable[[Mapping[str, Any]], Mapping[str, Escape]]
+"""Which texts of an object are markup, by field, and how values are made harmless in them. The others are taken as they stand."""
 
 _GIVEN = ("record", "records", "count", "op", "key", "table", "rule")
 _WHOLE = re.compile(r"\s*\{\{(?P<expression>(?:(?!\}\}|\{\{).)+)\}\}\s*", re.DOTALL)
@@ -40,10 +46,14 @@ class Group(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """The records that go into one message, by seq, and the rule they share."""
+    """The records that go into one message, by seq, and the rule they share.
+
+    `alike` is the same for all messages of one group (a hash: group keys are people's data), and empty where records are not grouped.
+    """
 
     records: tuple[dict[str, Any], ...]
     rule: str = ""
+    alike: str = ""
 
     @property
     def seqs(self) -> tuple[int, ...]:
@@ -72,22 +82,34 @@ class Letter:
         return {**newest["data"], **given}
 
 
-def letters(delivery: Delivery, group: Group | None = None) -> list[Letter]:
-    """A delivery's records as messages, in the order of their newest record. Records of different rules never share one."""
-    shown = delivery.records()
+def letters(delivery: Delivery, group: Group | None = None, without: Collection[int] = ()) -> list[Letter]:
+    """A delivery's records as messages, in the order of their newest record. Records of different rules never share one.
+
+    `without` are seqs that need no message: what is deleted, or was sent before.
+    """
+    shown = [(delivery.rule_of(row), record) for row, record in enumerate(delivery.records()) if record["metadata"]["seq"] not in without]
     if group is None:
-        return [Letter((record,), delivery.rule_of(row)) for row, record in enumerate(shown)]
+        return [Letter((record,), rule) for rule, record in shown]
     require_columns(group.by, delivery, "group.by")
-    together: dict[tuple[str, bytes], list[dict[str, Any]]] = {}
+    together: dict[str, list[dict[str, Any]]] = {}
     found: list[Letter] = []
-    for row, record in enumerate(shown):
-        alike = delivery.rule_of(row), records.to_json([record["data"].get(column) for column in group.by])
+    rules: dict[str, str] = {}
+    for rule, record in shown:
+        same = records.to_json([rule, *(record["data"].get(column) for column in group.by)])
+        alike = hashlib.sha256(same).hexdigest()[:16]
+        rules[alike] = rule
         held = together.setdefault(alike, [])
         held.append(record)
         if len(held) == group.most:
-            found.append(Letter(tuple(together.pop(alike)), alike[0]))
-    found += [Letter(tuple(held), alike[0]) for alike, held in together.items()]
+            found.append(Letter(tuple(together.pop(alike)), rule, alike))
+    found += [Letter(tuple(held), rules[alike], alike) for alike, held in together.items()]
     return sorted(found, key=lambda letter: letter.seqs[-1])
+
+
+def deleted(delivery: Delivery) -> frozenset[int]:
+    """The changes of a delivery that say that a record is gone."""
+    gone = delivery.rows.filter(pc.equal(delivery.rows[records.OP], "delete"))
+    return frozenset(gone[records.SEQ].to_pylist())
 
 
 def require_columns(names: Iterable[str], delivery: Delivery, setting: str) -> None:
@@ -105,12 +127,14 @@ def require_columns(names: Iterable[str], delivery: Delivery, setting: str) -> N
 class Template:
     """A text, or lists and maps of texts, with `{{ }}` in it. `escape` is asked about every text that a record puts in.
 
-    With `typed`, a text that is nothing but one `{{ expression }}` gives the expression's own value, not its text.
+    With `typed`, a text that is nothing but one `{{ expression }}` gives the expression's own value, not its text. With `marked`, it
+    says for every object in the tree which of its texts are markup; `escape` is for texts that stand in no object.
     """
 
     value: Any
     escape: Escape | None = None
     typed: bool = False
+    marked: Marked | None = None
 
     @property
     def names(self) -> set[str]:
@@ -129,18 +153,39 @@ class Template:
     def fill(self, context: Mapping[str, Any]) -> Any:
         """The template filled in with these names. Raises RecordRefused when that fails."""
         try:
-            return self._filled(self.value, context)
+            return self._filled(self.value, context, self.escape)
         except Exception as error:  # whatever a filter does to a value it was not made for
             raise RecordRefused(f"the template fails on this record: {type(error).__name__}: {error}") from None
 
-    def _filled(self, value: Any, context: Mapping[str, Any]) -> Any:
+    def _filled(self, value: Any, context: Mapping[str, Any], escape: Escape | None) -> Any:
         if isinstance(value, str):
             if self.typed and (whole := _WHOLE.fullmatch(value)):
-                return _expression(whole["expression"])(**context)
-            return _compiled(value, self.escape).render(context)
+                return _expression(whole["expression"])(context)
+            return _compiled(value, escape).render(context)
         if isinstance(value, Mapping):
-            return {name: self._filled(each, context) for name, each in value.items()}
-        return [self._filled(each, context) for each in value] if isinstance(value, list | tuple) else value
+            escapes = dict.fromkeys(value, escape) if self.marked is None else self.marked(value)
+            return {name: self._filled(each, context, escapes.get(name)) for name, each in value.items()}
+        return [self._filled(each, context, escape) for each in value] if isinstance(value, list | tuple) else value
+
+
+def template_of(delivery: Delivery, letter: Letter, name: str, otherwise: Any) -> Any:
+    """What the field `name` says for a message: its rule's own template where it has one."""
+    return delivery.templates.get(letter.rule, {}).get(name, otherwise)
+
+
+def check_templates(delivery: Delivery, templates: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError when a template that this delivery would use names what no record of its table has.
+
+    `templates` are the destination's own, by field; None where it has none.
+    """
+    for rule in sorted(set(delivery.rules) or {""}):
+        own = delivery.templates.get(rule, {})
+        for name, value in templates.items():
+            said = own.get(name, value)
+            try:
+                Template(said).check(delivery, f"`{name}` of rule {rule}" if name in own else f"`{name}`")
+            except jinja2.TemplateSyntaxError as error:
+                raise ConfigurationError(f"`{name}` of rule {rule} is no template: {error.message}", where=delivery.id) from None
 
 
 def _texts(value: Any) -> list[str]:
@@ -153,9 +198,12 @@ def _texts(value: Any) -> list[str]:
 def _checked(value: Any) -> Any:
     for text in _texts(value):
         try:
-            _environment(None).parse(text)
+            others = list(jinja2.meta.find_referenced_templates(_environment(None).parse(text)))
+            _compiled(text, None)
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"is no template: {error.message} (line {error.lineno})") from None
+        if others:
+            raise ValueError("is no template: it may not take in other templates")
     return value
 
 
@@ -232,3 +280,62 @@ def shorten(text: str, most: int) -> str:
 def seqs_of(letters_: Sequence[Letter]) -> tuple[int, ...]:
     """The changes in these messages, ascending."""
     return tuple(sorted(seq for letter in letters_ for seq in letter.seqs))
+
+
+_PUNCTUATION = re.compile(r"[\\`*_\[\]<>~&{}|]")
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
+_LINE_START = re.compile(r"^(?:(?P<mark>#{1,6}|[+.)-]|=+|-+)|(?P<number>\d{1,9})(?P<dot>[.)]))(?=\s|$)", re.MULTILINE)
+
+
+def markdown(text: str) -> str:
+    """A value as Markdown that shows just the value (CommonMark 0.31, 2.4): no emphasis, link, heading or list comes of it."""
+    escaped = _INDENT.sub("", _PUNCTUATION.sub(r"\\\g<0>", text))
+    return _LINE_START.sub(lambda found: f"\\{found[0]}" if found["mark"] else f"{found['number']}\\{found['dot']}", escaped)
+
+
+# ---- answers ----------------------------------------------------------------------------------------------------------
+
+
+class Settled:
+    """What has been answered for of a delivery's changes, whatever the order in which its messages go. May be told by several threads."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._seqs: list[int] = delivery.rows[records.SEQ].to_pylist()
+        self._accepted: set[int] = set()
+        self._refused: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def accept(self, seqs: Iterable[int]) -> None:
+        """These changes are where they belong."""
+        with self._lock:
+            self._accepted.update(seqs)
+
+    def refuse(self, seqs: Iterable[int], reason: str) -> None:
+        """These changes will never be taken."""
+        with self._lock:
+            self._refused.update(dict.fromkeys(seqs, reason))
+
+    @property
+    def first_open(self) -> int | None:
+        """The first change that nobody has answered for; None where there is none."""
+        with self._lock:
+            return next((seq for seq in self._seqs if seq not in self._accepted and seq not in self._refused), None)
+
+    def receipt(self, detail: dict[str, Any], error: MuxlyError | None = None) -> Receipt:
+        """The receipt for what is answered for: all of it, or the beginning, and what was accepted behind a gap in `ahead`.
+
+        `error` is why it ended early, if it did. It is raised where nothing can be confirmed; else one that passes goes along as
+        `retry`, and another one is met again by the next delivery, which begins right there.
+        """
+        end = self.first_open
+        if end is None:
+            return Receipt(len(self._accepted), self._refusals(self._seqs), detail)
+        before = [seq for seq in self._seqs if seq < end]
+        ahead = frozenset(seq for seq in self._accepted if seq > end)
+        retry = error if isinstance(error, RetryLater) else None
+        if error is not None and not before and not (ahead and retry):
+            raise error
+        return Receipt(sum(seq in self._accepted for seq in before), self._refusals(before), detail, upto=end - 1, retry=retry, ahead=ahead)
+
+    def _refusals(self, seqs: Sequence[int]) -> tuple[Refusal, ...]:
+        return tuple(Refusal(seq, self._refused[seq]) for seq in seqs if seq in self._refused)
