@@ -54,6 +54,10 @@ class Extended:
         """The ids of all connectors, those that come with Muxly first."""
         return [*connector_names(), *self.plugins.ids("connector")]
 
+    def destination_names(self) -> list[str]:
+        """The types of all destinations, those that come with Muxly first."""
+        return [*destination_names(), *self.plugins.ids("destination")]
+
     def destination_class(self, name: str) -> type[Destination]:
         """As in the catalog."""
         found: type[Destination] = self._found("destination", name, lambda: self.catalog.destination_class(name))

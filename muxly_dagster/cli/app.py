@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from muxly_dagster import __version__
-from muxly_dagster.cli import connectors, dead_letters, plugins, terminal
+from muxly_dagster.cli import connectors, dead_letters, destinations, plugins, terminal
 from muxly_dagster.errors import MuxlyError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(connectors.app, name="connectors")
+app.add_typer(destinations.app, name="destinations")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(plugins.app, name="plugins")
 

@@ -47,8 +47,13 @@ def template(name: str, source: str) -> None:
 
 def source_name(kind: type[Connector], wanted: str = "") -> str:
     """What a source of this connector is called. Raises ConfigurationError for what is no name."""
+    return name_or(wanted, kind.id)
+
+
+def name_or(wanted: str, otherwise: str) -> str:
+    """The name that was asked for, or else this one. Raises ConfigurationError for what is no name."""
     try:
-        return TypeAdapter[str](Name).validate_python(wanted or kind.id)
+        return TypeAdapter[str](Name).validate_python(wanted or otherwise)
     except ValidationError as error:
         raise ConfigurationError(f"{wanted!r} {error.errors()[0]['msg']}", do="give another --name") from None
 
@@ -64,6 +69,25 @@ def print_facts(facts: Mapping[str, str]) -> None:
     terminal.print_grid([[name, value] for name, value in facts.items() if value])
 
 
+def print_head(name: str, title: str, description: str) -> None:
+    """What it is called and what it is."""
+    terminal.out.print(f"{name}: {title}", style="bold", markup=False)
+    if description and description.rstrip(".") != title:
+        terminal.out.print(description, markup=False)
+
+
+def print_title(title: str) -> None:
+    """What follows, after an empty line."""
+    terminal.out.print(f"\n{title}", style="bold")
+
+
+def print_fields(title: str, fields: Sequence[FieldSheet]) -> None:
+    """Fields under a title, where there are any."""
+    if fields:
+        print_title(title)
+        terminal.print_grid([[f.name, f.type, "required" if f.required else default_text(f), f.description] for f in fields])
+
+
 def _columns(stream: StreamSheet) -> str:
     names = list(stream.columns)
     more = f" and {len(names) - _MOST_COLUMNS} more" if len(names) > _MOST_COLUMNS else ""
@@ -71,22 +95,14 @@ def _columns(stream: StreamSheet) -> str:
 
 
 def _tell(found: Sheet) -> None:
-    terminal.out.print(f"{found.id}: {found.title}", style="bold", markup=False)
-    if found.description and found.description.rstrip(".") != found.title:
-        terminal.out.print(found.description, markup=False)
+    print_head(found.id, found.title, found.description)
     facts = {"kind": found.kind, "signs in with": ", ".join(found.auth), "API version": found.api_version, "ends on": found.sunset}
     print_facts({**facts, "limits": "\n".join(found.limits), "documentation": found.docs})
-    _print_fields("Fields of the source", found.fields)
-    _print_fields("Fields of a pull, beside those of every pull", found.pull)
+    print_fields("Fields of the source", found.fields)
+    print_fields("Fields of a pull, beside those of every pull", found.pull)
     if found.streams:
-        terminal.out.print("\nStreams", style="bold")
+        print_title("Streams")
         print_streams(found.streams)
     if found.actions:
-        terminal.out.print("\nActions", style="bold")
+        print_title("Actions")
         terminal.print_grid([[name, title] for name, title in found.actions.items()])
-
-
-def _print_fields(title: str, fields: Sequence[FieldSheet]) -> None:
-    if fields:
-        terminal.out.print(f"\n{title}", style="bold")
-        terminal.print_grid([[f.name, f.type, "required" if f.required else default_text(f), f.description] for f in fields])
