@@ -208,6 +208,11 @@ class Destination(MuxlyResource):
         """Whether what the source deleted is deleted here too, so that the guard has to look."""
         return False
 
+    @property
+    def one_row_per_key(self) -> bool:
+        """Whether the newest change of a key takes the place of the earlier ones, so that only it counts in a plan."""
+        return False
+
     def public_name(self, table: str) -> str:
         """Where rows of the lake table `table` end up, in the destination's own terms."""
         return table

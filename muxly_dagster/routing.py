@@ -76,7 +76,8 @@ class Decisions:
 
     def mask(self, destination: str) -> Mask:
         """The rows that go to this destination."""
-        return self.rule_for(destination) != ELSEWHERE
+        goes: Mask = self.rule_for(destination) != ELSEWHERE
+        return goes
 
     def rule_for(self, destination: str) -> npt.NDArray[np.int64]:
         """For each row the index of the rule that sends it to this destination; OTHERWISE and ELSEWHERE where it is none of them."""
@@ -114,7 +115,7 @@ def _sampled(rows: pa.Table, index: int, rule: Rule) -> Mask:
     """The rows whose key is in the rule's sample. Rules sample apart from each other: each goes by its own name or number."""
     if rule.sample is None:
         return np.ones(len(rows), np.bool_)
-    salt = np.uint64(xxhash.xxh3_64_intdigest(describe(index, rule)))
+    salt = np.uint64(xxhash.xxh3_64_intdigest(describe(index, rule).encode()))
     mixed = (records.hash_texts(rows[records.KEY]).view(np.uint64) ^ salt) * np.uint64(0x9E3779B97F4A7C15)
     found: Mask = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < rule.sample
     return found

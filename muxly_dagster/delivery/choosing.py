@@ -1,7 +1,7 @@
 """What of a stretch of changes is sent to a target: by its rules, without what it has already, with its steps done."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,10 @@ class Choosing:
         rows = changes.filter(pa.array(kept)).append_column(RULE, rules)
         return self._stepped(self._first_of_alike(rows))
 
+    def take_ahead(self, seqs: Collection[int]) -> None:
+        """Count these changes as taken when their turn comes."""
+        self.ahead = np.union1d(self.ahead, _sorted(list(seqs)))
+
     def _not_settled(self, changes: pa.Table) -> npt.NDArray[np.bool_]:
         """Whether there is something left to do about a change: nobody passed it over, and during a resync it is the newest of its key."""
         seqs: _Seqs = changes[records.SEQ].to_numpy()
@@ -96,10 +100,7 @@ class Choosing:
         for rule in dict.fromkeys(rows[RULE].to_pylist()):
             part = rows.filter(pc.equal(rows[RULE], rule))
             parts.append(self._done(part, rule) if self._target.steps.get(rule) else part)
-        schema = records.data_schema(parts[0].schema)
-        for part in parts[1:]:
-            schema = records.widen_schema(schema, records.data_schema(part.schema))
-        return pa.concat_tables([_conformed(part, schema) for part in parts]).sort_by(records.SEQ)
+        return joined(parts).sort_by(records.SEQ)
 
     def _done(self, rows: pa.Table, rule: str) -> pa.Table:
         """The rows of one rule behind its steps. A step may leave rows out; the envelope stays that of the change."""
@@ -120,8 +121,11 @@ class Choosing:
             schema = records.widen_schema(schema, part.schema)
         given = pa.concat_tables([records.conform(part, schema) for part in parts])
         if _ROW not in given.column_names:
-            raise ConfigurationError("a step leaves out a column that it was not given", where=where, do="keep the columns it does not name")
-        envelope = rows.select([*records.ENVELOPE.names, RULE]).take(pc.index_in(given[_ROW], value_set=rows[records.SEQ].combine_chunks()))
+            raise ConfigurationError(
+                "a step leaves out a column that it was not given", where=where, do="keep the columns it does not name"
+            )
+        origin = pc.index_in(given[_ROW], value_set=rows[records.SEQ].combine_chunks())
+        envelope = rows.select([*records.ENVELOPE.names, RULE]).take(origin)
         data = given.drop_columns([_ROW])
         return pa.table([*envelope.columns, *data.columns], schema=pa.schema([*envelope.schema, *data.schema]))
 
@@ -141,6 +145,16 @@ def within(seqs: Mapping[int, object] | Sequence[int] | _Seqs, after: int, upto:
 
 def _sorted(seqs: Sequence[int] | Mapping[int, object]) -> _Seqs:
     return np.array(sorted(seqs), np.int64)
+
+
+def joined(parts: Sequence[pa.Table]) -> pa.Table:
+    """Chosen rows one behind the other; where their columns differ, wide enough for all of them."""
+    if all(part.schema.equals(parts[0].schema, check_metadata=True) for part in parts):
+        return pa.concat_tables(parts)
+    schema = records.data_schema(parts[0].schema)
+    for part in parts[1:]:
+        schema = records.widen_schema(schema, records.data_schema(part.schema))
+    return pa.concat_tables([_conformed(part, schema) for part in parts])
 
 
 def _conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:

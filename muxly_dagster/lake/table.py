@@ -18,6 +18,8 @@ from muxly_dagster.lake.known import KnownRows, newest
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+Seqs = np.ndarray[Any, np.dtype[np.int64]]
+
 CURSOR_TRANSACTION = "muxly"
 """The application id under which a commit names the state's cursor row that belongs to it."""
 
@@ -124,33 +126,36 @@ class LakeTable:
         keys, seqs, deleted, contents = self._log(records.HASH)
         return KnownRows.from_log(keys, contents, seqs, deleted)
 
-    def current_seqs(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The seqs of the newest version of every record that is not deleted, ascending."""
-        keys, seqs, deleted = self._log()
+    def current_seqs(self, *, upto: int | None = None) -> Seqs:
+        """The seqs of the newest version of every record that is not deleted, ascending; as of the change `upto` where it is given."""
+        keys, seqs, deleted = self._log(upto=upto)
         return np.sort(seqs[newest(keys, seqs, deleted)])
 
-    def newest_seqs(self, *, upto: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The seqs of the newest version of every record as of the change `upto`, deletions too, ascending."""
-        keys, seqs, _ = self._log()
-        early = seqs <= upto
-        keys, seqs = keys[early], seqs[early]
-        return np.sort(seqs[newest(keys, seqs, np.zeros(len(seqs), np.bool_))])
+    def newest_seqs(self, *, upto: int) -> Seqs:
+        """The seqs of the newest change of every record as of the change `upto`, deletions too, ascending."""
+        keys, seqs, deleted = self._log(upto=upto)
+        return np.sort(seqs[newest(keys, seqs, np.zeros_like(deleted))])
 
-    def current_seqs_at(self, upto: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The seqs of the newest version of every record that was not deleted as of the change `upto`, ascending."""
-        keys, seqs, deleted = self._log()
-        early = seqs <= upto
-        return np.sort(seqs[early][newest(keys[early], seqs[early], deleted[early])])
+    def key_hashes(self, *, upto: int) -> Seqs:
+        """The hashes (see `records.hash_texts`) of all keys that there were up to the change `upto`, deleted ones too; each once."""
+        return np.unique(self._log(upto=upto)[0])
 
-    def _log(self, *more: str) -> list[Any]:
+    def count_deletes(self, after: int) -> int:
+        """How many of the changes behind `after` are deletions."""
+        with self._reading():
+            found: int = self.dataset().count_rows(filter=(pc.field(records.SEQ) > after) & (pc.field(records.OP) == "delete"))
+        return found
+
+    def _log(self, *more: str, upto: int | None = None) -> list[Any]:
         """All changes in no particular order, as arrays: key hashes, seqs, whether it is a delete, and what else is asked for."""
+        early = {} if upto is None else {"filter": pc.field(records.SEQ) <= upto}
         parts: list[list[Any]] = [
             [np.zeros(0, np.int64)],
             [np.zeros(0, np.int64)],
             [np.zeros(0, np.bool_)],
             *([np.zeros(0, np.int64)] for _ in more),
         ]
-        for batch in self.batches([records.SEQ, records.OP, records.KEY, *more]):
+        for batch in self.batches([records.SEQ, records.OP, records.KEY, *more], **early):
             parts[0].append(records.hash_texts(batch.column(records.KEY)))
             parts[1].append(batch.column(records.SEQ).to_numpy())
             parts[2].append(pc.equal(batch.column(records.OP), "delete").to_numpy(zero_copy_only=False))
@@ -160,7 +165,10 @@ class LakeTable:
 
     def current_batches(self, columns: Iterable[str] | None = None, *, envelope: bool = False) -> Iterator[pa.RecordBatch]:
         """The current rows, a batch at a time: the data columns asked for, with the envelope if wanted."""
-        wanted = self.current_seqs()
+        return self.versions(self.current_seqs(), columns, envelope=envelope)
+
+    def versions(self, wanted: Seqs, columns: Iterable[str] | None = None, *, envelope: bool = False) -> Iterator[pa.RecordBatch]:
+        """The changes with these seqs (ascending), a batch at a time: the data columns asked for, with the envelope if wanted."""
         names = [*(columns if columns is not None else self.schema.names)]
         shown = pa.schema([*(records.ENVELOPE if envelope else []), *(self.schema.field(n) for n in names)])
         scan = list(dict.fromkeys([records.SEQ, *shown.names]))

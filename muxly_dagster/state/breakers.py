@@ -18,7 +18,10 @@ _PROBE = dt.timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class BreakerState:
-    """How a destination's breaker stands. `failures` are those in a row, `times` how often it opened in a row, `until` when it may be tried."""
+    """How a destination's breaker stands.
+
+    `failures` are those in a row, `times` how often it opened in a row, `until` when it may be tried.
+    """
 
     destination: str
     status: Status = "closed"

@@ -141,6 +141,12 @@ class Ledger:
             if offset is not None:
                 connection.execute(sa.insert(table).values(target=target, moved_at=tables.now(), **dataclasses.asdict(offset)))
 
+    def keep_ahead(self, target: str, table_id: str, seqs: Iterable[int]) -> None:
+        """Remember changes beyond its offset that a target's destination has taken."""
+        with self._engine.begin() as connection:
+            for seq in seqs:
+                tables.ensure(connection, tables.ahead, target=target, table_id=table_id, seq=seq)
+
     def ahead(self, target: str, table_id: str) -> list[int]:
         """The changes beyond its offset that a target's destination has taken all the same, ascending."""
         table = tables.ahead
@@ -228,6 +234,13 @@ class Ledger:
             rows = connection.execute(sa.select(table).where(table.c.id.startswith(letter_id, autoescape=True)).limit(2)).mappings().all()
         return DeadLetter(**{k: v for k, v in rows[0].items() if k != "id"}) if len(rows) == 1 else None
 
+    def count_open(self, name: str) -> int:
+        """How many dead letters of a pull or target are open."""
+        table = tables.dead_letters
+        query = sa.select(sa.func.count()).select_from(table).where(table.c.name == name, table.c.status == "open")
+        with self._engine.begin() as connection:
+            return int(connection.scalar(query) or 0)
+
     def edit(self, letter: DeadLetter, data: str | None) -> None:
         """Keep a record's data (JSON) as a person corrected it; None takes the correction back."""
         table = tables.dead_letters
@@ -239,7 +252,8 @@ class Ledger:
         table = tables.dead_letters
         query = sa.select(table.c.seq, table.c.id).where(table.c.name == target, table.c.table_id == table_id, table.c.status == status)
         with self._engine.begin() as connection:
-            return {seq: letter_id for seq, letter_id in connection.execute(query.where(table.c.kind == "delivery"))}
+            rows = connection.execute(query.where(table.c.kind == "delivery")).all()
+        return {row.seq: row.id for row in rows}
 
     def close(self, letters: Iterable[DeadLetter], status: Status) -> None:
         """Say what became of dead letters."""
@@ -259,9 +273,7 @@ class Ledger:
 def _write_beside(connection: sa.Connection, receipt: StoredReceipt, beside: Beside) -> None:
     ahead, alike = tables.ahead, tables.alike
     connection.execute(
-        sa.delete(ahead).where(
-            ahead.c.target == receipt.target, sa.or_(ahead.c.table_id != receipt.table_id, ahead.c.seq <= receipt.upto)
-        )
+        sa.delete(ahead).where(ahead.c.target == receipt.target, sa.or_(ahead.c.table_id != receipt.table_id, ahead.c.seq <= receipt.upto))
     )
     for seq in beside.ahead:
         tables.ensure(connection, ahead, target=receipt.target, table_id=receipt.table_id, seq=seq)

@@ -1,0 +1,157 @@
+"""What a delivery would do, before it does it: the plan for a person, and the guard that stops what is too much."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from muxly_dagster import records
+from muxly_dagster.assembly import Target
+from muxly_dagster.delivery.choosing import Choosing
+from muxly_dagster.delivery.patience import Patience
+from muxly_dagster.delivery.sending import delivery_of
+from muxly_dagster.destination import Delivery, Plan
+from muxly_dagster.errors import MuxlyError, RecordRefused
+from muxly_dagster.lake import Lake, LakeTable
+from muxly_dagster.state import State
+
+Seqs = npt.NDArray[np.int64]
+
+_STRETCH = 50_000
+
+
+class TooMuch(MuxlyError):
+    """A run would delete or change more than the destination's guard lets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is before a target: changes that wait, those of them that would be sent, and what that would do."""
+
+    target: str
+    destination: str
+    waiting: int
+    sent: int
+    plan: Plan
+    warning: str = ""
+
+
+def plan(lake: Lake, state: State, target: Target, *, patience: Patience | None = None) -> Planned:
+    """What the next run of a target would do, with nothing changed. Raises as `Destination.deliver` does."""
+    table = lake.existing(target.table)
+    patience = patience or Patience()
+    offset = state.ledger.offset(target.name)
+    after = offset.seq if offset is not None and offset.table_id == table.table_id else 0
+    choosing = Choosing(state, target, table, offset, patience.now())
+    newest = table.newest_seqs(upto=table.head) if target.destination.one_row_per_key else None
+    sent, counted = 0, Plan()
+    for rows, begins, ends in _pending(table, choosing, after):
+        sent += len(rows)
+        if newest is not None:
+            rows = rows.filter(pa.array(np.isin(rows[records.SEQ].to_numpy(), newest)))
+        counted = _sum(counted, _planned(target, table, rows, begins, ends, after, patience))
+    warning = _too_much(state, target, table, after, patience)
+    return Planned(target.name, target.destination.public_name(target.table), table.head - after, sent, counted, warning)
+
+
+def guard(state: State, target: Target, table: LakeTable, after: int, patience: Patience) -> None:
+    """Raise TooMuch when the changes behind `after` would delete or change more at the destination than they should."""
+    found = _too_much(state, target, table, after, patience)
+    if found:
+        raise TooMuch(
+            found,
+            where=target.name,
+            do=f"look at it with `muxly plan {target.name}`; if it is right, `muxly run {target.name} --past-guard`",
+        )
+
+
+# ---- how --------------------------------------------------------------------------------------------------------------
+
+
+def _pending(table: LakeTable, choosing: Choosing, after: int) -> Iterator[tuple[pa.Table, int, int]]:
+    """What would be sent of the changes behind `after`, a stretch at a time, with where it begins and ends."""
+    while after < table.head:
+        upto = min(after + _STRETCH, table.head)
+        yield choosing.choose(table.changes(after, upto)), after, upto
+        after = upto
+
+
+def _planned(target: Target, table: LakeTable, rows: pa.Table, begins: int, ends: int, after: int, patience: Patience) -> Plan:
+    """What sending these rows would do; what is refused as a whole is halved, as it would be when it is sent."""
+    if not len(rows):
+        return Plan()
+    delivery = delivery_of(target, table, rows, begins, ends, target.name, "plan")
+    try:
+        own = patience.retrying(lambda: target.destination.plan(delivery))
+        if own is not None:
+            return own
+        target.destination.render(delivery)
+        return _by_history(target, table, delivery, after)
+    except RecordRefused as error:
+        if len(rows) == 1:
+            return Plan(refused=1, notes=(f"refused: {error.what}",))
+        middle = len(rows) // 2
+        half = rows[records.SEQ][middle - 1].as_py()
+        first = _planned(target, table, rows.slice(0, middle), begins, half, after, patience)
+        return _sum(first, _planned(target, table, rows.slice(middle), half, ends, after, patience))
+
+
+def _by_history(target: Target, table: LakeTable, delivery: Delivery, after: int) -> Plan:
+    """By what was there before: a key's first change is new, a later one changes it. For destinations that cannot tell themselves."""
+    rows = delivery.rows
+    deleted = pc.equal(rows[records.OP], "delete").to_numpy()
+    keys = records.hash_texts(rows[records.KEY])
+    known = np.isin(keys, table.key_hashes(upto=after)) | ~_first_of_each(keys)
+    appended = pc.equal(rows[records.OP], "append").to_numpy()
+    updated = known & ~deleted & ~appended
+    return Plan(int((~known & ~deleted | appended).sum()), int(updated.sum()), int(deleted.sum()))
+
+
+def _first_of_each(keys: Seqs) -> npt.NDArray[np.bool_]:
+    first = np.zeros(len(keys), np.bool_)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def _sum(a: Plan, b: Plan) -> Plan:
+    notes = tuple(dict.fromkeys((*a.notes, *b.notes)))
+    return Plan(a.inserted + b.inserted, a.updated + b.updated, a.deleted + b.deleted, a.refused + b.refused, notes)
+
+
+def _too_much(state: State, target: Target, table: LakeTable, after: int, patience: Patience) -> str:
+    """What of the changes behind `after` is more than the guard lets through, in words; empty where nothing is."""
+    guard = target.destination.guard
+    deletes = guard.most_deletes if target.destination.passes_deletes else None
+    if not after or (deletes is None and guard.most_changes is None):
+        return ""  # what was never delivered before cannot be lost
+    if guard.most_changes is None and table.count_deletes(after) < guard.at_least:
+        return ""
+    choosing = Choosing(state, target, table, state.ledger.offset(target.name), patience.now())
+    gone: set[int] = set()
+    changed: set[int] = set()
+    for rows, _, _ in _pending(table, choosing, after):
+        keys = records.hash_texts(rows[records.KEY])
+        deleted = pc.equal(rows[records.OP], "delete").to_numpy()
+        gone = (gone - set(keys[~deleted].tolist())) | set(keys[deleted].tolist())
+        changed |= set(keys.tolist())
+    before = table.current_seqs(upto=after)
+    standing = _routed(target, table, before)
+    held = set(standing.tolist())
+    counts = (("delete", len(gone & held), deletes), ("change or delete", len(changed & held), guard.most_changes))
+    for what, count, most in counts:
+        if most is not None and count >= guard.at_least and count > most * len(held):
+            return f"it would {what} {count:,} of {len(held):,} rows ({count / len(held):.0%}); the guard allows {most:.0%}"
+    return ""
+
+
+def _routed(target: Target, table: LakeTable, seqs: Seqs) -> Seqs:
+    """The key hashes of those of these versions that the rules send to the target."""
+    found = [np.zeros(0, np.int64)]
+    for batch in table.versions(seqs, envelope=True):
+        rows = pa.Table.from_batches([batch])
+        mask = target.router.route(rows, target.destination_name)
+        found.append(records.hash_texts(rows[records.KEY])[mask])
+    return np.concatenate(found)
