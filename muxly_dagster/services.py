@@ -162,6 +162,9 @@ class MetricBook(Protocol):
     def find(self, metric: str, labels: Collection[tuple[tuple[str, str], ...]], owners: Collection[str] = ()) -> list[Series]:
         """The series of a metric that have these labels, or a value from one of these keys."""
 
+    def gone(self) -> list[Series]:
+        """The series that have ended and the receiver does not know yet."""
+
     def size(self, metric: str) -> int:
         """How many series a metric has, without those that are gone."""
 
@@ -268,12 +271,17 @@ class OwnMetricBook:
 
     def series(self, metric: str | None = None) -> list[Series]:
         """Those of a metric."""
-        return [series for series in self.kept.values() if metric in (None, series.metric)]
+        found = [series for series in self.kept.values() if metric in (None, series.metric)]
+        return sorted(found, key=lambda series: (series.metric, series.labels))
 
     def find(self, metric: str, labels: Collection[tuple[tuple[str, str], ...]], owners: Collection[str] = ()) -> list[Series]:
         """By labels or owner."""
         wanted, of = set(labels), set(owners)
         return [series for series in self.series(metric) if series.labels in wanted or series.owner in of]
+
+    def gone(self) -> list[Series]:
+        """Those that are gone."""
+        return [series for series in self.kept.values() if series.gone]
 
     def size(self, metric: str) -> int:
         """Those that are not gone."""

@@ -80,6 +80,12 @@ class _Book:
                 found |= {series.labels: series for series in map(_series, rows)}
         return list(found.values())
 
+    def gone(self) -> list[Series]:
+        """Rows that are marked so."""
+        table = tables.metric_series
+        rows = self._connection.execute(sa.select(table).where(table.c.target == self._target, table.c.gone.is_(True))).mappings()
+        return [_series(row) for row in rows]
+
     def size(self, metric: str) -> int:
         """A count of rows."""
         table = tables.metric_series
