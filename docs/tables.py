@@ -1,4 +1,4 @@
-"""Writes the parts of README.md and the connectors' pages that their declarations know: `python -m docs.tables`, or `--check` in CI.
+"""Writes the parts of README.md and of pages that declarations know: `python -m docs.tables`, or `--check` in CI.
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Where a page has no such marks, nothing is written.
 """
@@ -9,27 +9,39 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from muxly_dagster import catalog, fragment
-from muxly_dagster.cli.sheet import FieldSheet, Sheet, default_text, sheet
+from muxly_dagster.cli.sheet import DestinationSheet, FieldSheet, default_text, destination_sheet, shared_fields, sheet
+from muxly_dagster.cli.sheet.fields import auth_of
 from muxly_dagster.connector import Connector
+from muxly_dagster.destination import Destination
 
 ROOT = Path(__file__).parents[1]
 
 _PART = re.compile(r"(?P<begin>^<!-- generated: (?P<name>\w+) -->\n)(?P<text>.*?)(?P<end>^<!-- end -->$)", re.MULTILINE | re.DOTALL)
+Parts = dict[str, Callable[[str], str]]
+"""By name: what writes a part of the page of one connector or destination."""
+
 _MANIFEST = "any REST API that a YAML file describes"
 
 
 def pages() -> list[Path]:
     """The pages that may have generated parts."""
-    return [ROOT / "README.md", ROOT / "docs" / "connectors.md", *sorted((ROOT / "docs" / "connectors").glob("*.md"))]
+    rooms = [ROOT / "docs" / room for room in _OF_ONE]
+    return [ROOT / "README.md", *(page for room in rooms for page in (room.with_suffix(".md"), *sorted(room.glob("*.md"))))]
 
 
 def written(page: Path) -> str:
     """The page's text with its generated parts as they should be. Raises KeyError for a part that nobody knows how to write."""
-    below = "docs/connectors" if page.name == "README.md" else "connectors"
-    parts: dict[str, Callable[[], str]] = {"connectors": partial(connectors, below)}
-    if page.parent.name == "connectors":
-        parts = {name: partial(write, page.stem) for name, write in _OF_A_CONNECTOR.items()}
+    below = "docs/" if page.name == "README.md" else ""
+    parts: dict[str, Callable[[], str]] = {
+        "connectors": partial(connectors, f"{below}connectors"),
+        "destinations": partial(destinations, f"{below}destinations"),
+        "shared": shared,
+    }
+    if page.parent.name in _OF_ONE:
+        parts = {name: partial(write, page.stem) for name, write in _OF_ONE[page.parent.name].items()}
 
     def part(match: re.Match[str]) -> str:
         return f"{match['begin']}{parts[match['name']]().strip()}\n{match['end']}"
@@ -48,6 +60,18 @@ def connectors(below: str) -> str:
     return _table(["Connector", "Pulls from", "Signs in with", "Streams", "Sync", "Hears deletes"], rows)
 
 
+def destinations(below: str) -> str:
+    """One line for each destination, with a link to its page in the folder `below`."""
+    sheets = map(destination_sheet, catalog.destination_names())
+    rows = [[f"[`{s.type}`]({below}/{s.type}.md)", s.title, _takes(s), s.guarantee, _codes(s.auth)] for s in sheets]
+    return _table(["Destination", "Delivers to", "Takes", "Guaranteed", "Signs in with"], rows)
+
+
+def shared() -> str:
+    """What every destination may say."""
+    return _field_table(shared_fields())
+
+
 def main(arguments: Sequence[str]) -> int:
     """Write the pages, or with --check say which are out of date and answer 1."""
     stale = [page for page in pages() if written(page) != page.read_text("utf-8")]
@@ -61,25 +85,20 @@ def main(arguments: Sequence[str]) -> int:
 # ---- parts of a connector's page ---------------------------------------------------------------------------------------
 
 
-def _fields(name: str) -> str:
-    return _field_table(sheet(name).fields)
-
-
 def _pull(name: str) -> str:
     return _field_table(sheet(name).pull) or "What every pull may say, and nothing more."
 
 
-def _auth(name: str) -> str:
-    kind = catalog.connector_class(name)
+def _auth(kind: type[BaseModel]) -> str:
     rows = []
     for model in fragment.kinds(kind.model_fields["auth"].annotation) if "auth" in kind.model_fields else ():
         fields = [f"`{n}`" if info.is_required() else f"[`{n}`]" for n, info in model.model_fields.items() if n != "kind"]
         rows.append([f"`{fragment.tag(model)}`", ", ".join(fields), (model.__doc__ or "").partition("\n")[0]])
-    return _table(["`kind`", "Fields (in brackets: may be left out)", "Meaning"], rows) if rows else _secret_fields(sheet(name))
+    return _table(["`kind`", "Fields (in brackets: may be left out)", "Meaning"], rows) if rows else _secret_fields(auth_of(kind))
 
 
-def _secret_fields(found: Sheet) -> str:
-    return f"Its credentials stand in {_codes(found.auth)}." if found.auth else "There is nothing to sign in with."
+def _secret_fields(names: Sequence[str]) -> str:
+    return f"Its credentials stand in {_codes(names)}." if names else "There is nothing to sign in with."
 
 
 def _streams(name: str) -> str:
@@ -98,20 +117,35 @@ def _actions(name: str) -> str:
     return _table(["Action", "Does"], [[f"`{action}`", title] for action, title in sheet(name).actions.items()]) or "None."
 
 
-def _template(name: str) -> str:
-    kind: type[Connector] = catalog.connector_class(name)
+def _template(kind: type[Connector] | type[Destination], name: str) -> str:
     return f"```yaml muxly\n{kind.config_template(name)}```"
 
 
-_OF_A_CONNECTOR = {
-    "fields": _fields,
+_OF_A_CONNECTOR: Parts = {
+    "fields": lambda name: _field_table(sheet(name).fields),
     "pull": _pull,
-    "auth": _auth,
+    "auth": lambda name: _auth(catalog.connector_class(name)),
     "streams": _streams,
     "limits": _limits,
     "actions": _actions,
-    "template": _template,
+    "template": lambda name: _template(catalog.connector_class(name), name),
 }
+
+
+# ---- parts of a destination's page -------------------------------------------------------------------------------------
+
+
+def _takes(found: DestinationSheet) -> str:
+    return "whole tables" if found.bulk else "messages" if found.templates else "records"
+
+
+_OF_A_DESTINATION: Parts = {
+    "fields": lambda name: _field_table(destination_sheet(name).fields),
+    "auth": lambda name: _auth(catalog.destination_class(name)),
+    "template": lambda name: _template(catalog.destination_class(name), name),
+}
+
+_OF_ONE = {"connectors": _OF_A_CONNECTOR, "destinations": _OF_A_DESTINATION}
 
 
 # ---- Markdown ----------------------------------------------------------------------------------------------------------

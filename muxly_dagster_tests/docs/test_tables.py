@@ -1,12 +1,17 @@
-"""The generated parts of README and docs: they are what the connectors declare now, and nothing else of a page is touched."""
+"""The generated parts of README and docs: they are what is declared now, and nothing else of a page is touched. What is proven is."""
 
+import importlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from docs import tables
 from muxly_dagster import catalog
+from muxly_dagster.destination import Destination
 from muxly_dagster.manifest.connector import load_manifest
 
 
@@ -27,6 +32,81 @@ def test_the_readme_and_the_connectors_page_have_every_connector() -> None:
     for page, folder in ((tables.ROOT / "README.md", "docs/connectors"), (tables.ROOT / "docs" / "connectors.md", "connectors")):
         text = page.read_text("utf-8")
         assert [name for name in catalog.connector_names() if f"| [`{name}`]({folder}/{name}.md) |" not in text] == []
+
+
+def test_the_readme_and_the_destinations_page_have_every_destination() -> None:
+    for page, folder in ((tables.ROOT / "README.md", "docs/destinations"), (tables.ROOT / "docs" / "destinations.md", "destinations")):
+        text = page.read_text("utf-8")
+        assert [name for name in catalog.destination_names() if f"| [`{name}`]({folder}/{name}.md) |" not in text] == []
+
+
+def test_the_destinations_page_has_what_every_destination_may_say() -> None:
+    text = (tables.ROOT / "docs" / "destinations.md").read_text("utf-8")
+    section = text[text.index("## What every destination may say") : text.index("## What is guaranteed")]
+    inner = [f"{name}.{field}" for name, kind in _policies().items() for field in _names(kind)]
+    assert [name for name in [*Destination.model_fields, *inner] if f"| `{name}` |" not in section] == []
+    assert {"batching.bytes", "window.from", "breaker.longest"} <= set(inner)
+
+
+def _policies() -> Mapping[str, Any]:
+    """The fields of every destination that hold a model, each with its model."""
+    found = {name: [info.annotation, *getattr(info.annotation, "__args__", ())] for name, info in Destination.model_fields.items()}
+    return {name: kind for name, kinds in found.items() for kind in kinds if hasattr(kind, "model_fields")}
+
+
+def _names(kind: Any) -> list[str]:
+    return [info.alias or name for name, info in kind.model_fields.items()]
+
+
+# ---- what is guaranteed, and which test proves it --------------------------------------------------------------------
+
+_ROW = re.compile(
+    r"^\| \[`(?P<type>\w+)`\]\(destinations/(?P=type)\.md\) \| (?P<said>[^|]+) \| (?P<how>[^|]+) \| (?P<proof>[^|]+) \|$", re.M
+)
+_TEST = re.compile(r"`muxly_dagster_tests/([\w/]+)\.py((?:::\w+)+)`")
+
+
+def guarantees() -> dict[str, re.Match[str]]:
+    """The rows of the table of guarantees by type, whatever else is on the page."""
+    text = (tables.ROOT / "docs" / "destinations.md").read_text("utf-8")
+    begins = text.index("## What is guaranteed")
+    return {row["type"]: row for row in _ROW.finditer(text, begins, text.index("\n## ", begins + 1))}
+
+
+@pytest.mark.parametrize("name", catalog.destination_names())
+def test_what_a_destination_guarantees_is_said_and_proven(name: str) -> None:
+    rows = guarantees()
+    assert name in rows, f"docs/destinations.md, What is guaranteed: {name} has no row"
+    said = rows[name]
+    assert said["said"] == catalog.destination_class(name).guarantee
+    proofs = _TEST.findall(said["proof"])
+    assert proofs and not _TEST.sub("", said["proof"]).strip(" ,"), "a proof is `muxly_dagster_tests/FILE.py::TEST`, one or several"
+    assert [f"{file}.py{test}" for file, test in proofs if not is_a_test(file, test)] == []
+
+
+def is_a_test(file: str, test: str) -> bool:
+    """Whether pytest would find it, in a class that may have inherited it too."""
+    try:
+        found: Any = importlib.import_module("muxly_dagster_tests." + file.replace("/", "."))
+    except ModuleNotFoundError:
+        return False
+    for name in test.split("::")[1:]:
+        found = getattr(found, name, None)
+    return callable(found) and test.rpartition("::")[2].startswith("test_")
+
+
+def test_a_proof_that_does_not_exist_is_found_out() -> None:
+    assert is_a_test("docs/test_tables", "::test_a_proof_that_does_not_exist_is_found_out")
+    assert is_a_test("destinations/test_webhook", "::TestSingle::test_a_repeated_delivery_changes_nothing")
+    for file, test in (("docs/test_tables", "::test_nothing"), ("docs/nowhere", "::test_x"), ("docs/test_tables", "::a_page")):
+        assert not is_a_test(file, test)
+
+
+def test_no_guarantee_is_given_for_what_is_not_there() -> None:
+    assert [name for name in guarantees() if name not in catalog.destination_names()] == []
+
+
+# ---- how pages are written -------------------------------------------------------------------------------------------
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
@@ -79,6 +159,24 @@ def test_every_part_of_a_connectors_page_can_be_written(tmp_path: Path, monkeypa
     ):
         assert f"{line}\n" in text
     assert "what was there" not in text
+
+
+@pytest.mark.parametrize("name", catalog.destination_names())
+def test_every_part_of_a_destinations_page_can_be_written(name: str, tmp_path: Path) -> None:
+    text = tables.written(a_page(tmp_path, f"destinations/{name}.md", "fields", "auth", "template"))
+    kind = catalog.destination_class(name)
+    own = [info.alias or field for field, info in kind.model_fields.items() if field not in Destination.model_fields]
+    assert [field for field in own if f"\n| `{field}` | " not in text] == []
+    assert "`on_error` |" not in text, "what every destination may say stands on a page of its own"
+    assert f"```yaml muxly\n{kind.config_template(name)}```\n" in text
+    assert "what was there" not in text
+
+
+def test_fields_within_a_field_have_the_defaults_of_that_field(tmp_path: Path) -> None:
+    text = tables.written(a_page(tmp_path, "destinations/webhook.md", "fields", "auth"))
+    assert "\n| `method` | POST, PUT | `POST` | The HTTP method. |\n" in text
+    assert "\n| `retries.attempts` | whole number | `4` |" in text
+    assert "\n| `bearer` | `token` |" in text
 
 
 def test_checking_says_which_page_is_out_of_date_and_writing_mends_it(
