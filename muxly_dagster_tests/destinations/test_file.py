@@ -2,7 +2,6 @@
 
 import datetime as dt
 import errno
-import json
 import os
 import resource
 from collections.abc import Iterator
@@ -10,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 import pytest
 
 from muxly_dagster import records
 from muxly_dagster.destinations.file import File
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
 from muxly_dagster.testing import EVERY_TYPE, DestinationContract, changes, delivery
+from muxly_dagster_tests.destinations.recorded import data_of, files, read, shown
+
+FORMATS = ["json", "ndjson", "csv", "parquet", "arrow"]
 
 
 def file(**fields: Any) -> File:
@@ -25,35 +25,12 @@ def file(**fields: Any) -> File:
     return File(**fields)
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    match path.suffix:
-        case ".ndjson":
-            return [json.loads(line) for line in path.read_text().splitlines()]
-        case ".json":
-            rows: list[dict[str, Any]] = json.loads(path.read_text())
-            return rows
-        case ".csv":
-            table: list[dict[str, Any]] = pyarrow.csv.read_csv(
-                path, convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
-            ).to_pylist()
-            return table
-    parquet: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    return parquet
-
-
-def data(row: dict[str, Any]) -> dict[str, Any]:
-    return row["data"] if "data" in row else {n: v for n, v in row.items() if not n.startswith("_muxly_")}
-
-
 class FileContract(DestinationContract):
     keeps = "changes"
 
     def stored(self, destination: File) -> list[dict[str, Any]]:
-        return [data(row) for path in sorted(Path(destination.path).rglob("*.*")) if path.is_file() for row in read(path)]
+        folder = Path(destination.path)
+        return [data_of(row) for name in shown(folder) for row in read(folder / name)]
 
 
 class TestNdjson(FileContract):
@@ -86,6 +63,30 @@ class TestParquet(FileContract):
         return file(path=str(tmp_path / "out"), format="parquet")
 
 
+class TestArrow(FileContract):
+    @pytest.fixture
+    def destination(self, tmp_path: Path) -> File:
+        return file(path=str(tmp_path / "out"), format="arrow")
+
+
+class TestCompressed(FileContract):
+    columns = TestNdjson.columns
+
+    @pytest.fixture(params=["gzip", "zstd"])
+    def destination(self, tmp_path: Path, request: pytest.FixtureRequest) -> File:
+        return file(path=str(tmp_path / "out"), compression=request.param)
+
+
+class TestInFolders(FileContract):
+    """With everything on that moves files about."""
+
+    columns = TestNdjson.columns
+
+    @pytest.fixture
+    def destination(self, tmp_path: Path) -> File:
+        return file(path=str(tmp_path / "out"), partition=["id % 2"], roll={"rows": 2, "age": "1d"}, keep="10d")
+
+
 def test_a_file_is_named_after_the_delivery_and_the_changes_in_it(tmp_path: Path) -> None:
     receipt = file(path=str(tmp_path)).deliver(delivery([{"id": 1}], after=41, upto=99))
     assert files(tmp_path) == ["crm_deals/big_deals.warehouse-0b8e1f9c-000000000041-000000000099.ndjson"]
@@ -102,7 +103,7 @@ def test_json_files_hold_the_record_form(tmp_path: Path) -> None:
 
 
 def test_csv_and_parquet_say_the_operation_in_columns(tmp_path: Path) -> None:
-    for format_ in ("csv", "parquet"):
+    for format_ in ("csv", "parquet", "arrow"):
         destination = file(path=str(tmp_path / format_), format=format_)
         destination.deliver(delivery([{"id": 1}, {"id": 1}], ops=["upsert", "delete"]))
         rows = read(tmp_path / format_ / files(tmp_path / format_)[0])
@@ -110,7 +111,7 @@ def test_csv_and_parquet_say_the_operation_in_columns(tmp_path: Path) -> None:
 
 
 def test_data_files_hold_the_sources_own_fields_and_no_deletes(tmp_path: Path) -> None:
-    for format_ in ("json", "ndjson", "csv", "parquet"):
+    for format_ in FORMATS:
         destination = file(path=str(tmp_path / format_), format=format_, records="data")
         receipt = destination.deliver(delivery([{"id": 1}, {"id": 2}], ops=["upsert", "delete"]))
         assert read(tmp_path / format_ / files(tmp_path / format_)[0]) == [{"id": 1}]
@@ -185,7 +186,7 @@ def small_files_only() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("format_", ["json", "ndjson", "csv", "parquet"])
+@pytest.mark.parametrize("format_", FORMATS)
 def test_a_full_disk_leaves_no_half_file_and_asks_for_room(tmp_path: Path, small_files_only: None, format_: str) -> None:
     big = [{"id": n, "text": os.urandom(500).hex()} for n in range(400)]
     with pytest.raises(RetryLater, match="the disk is full") as caught:
