@@ -6,12 +6,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from muxly_dagster.measures import Duration, Share, Size, parse_duration, parse_share, parse_size
+from muxly_dagster.measures import Duration, Share, Size, TimeOfDay, parse_duration, parse_share, parse_size
 
 OnError = Literal["retry", "dead_letter", "stop"]
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[Day, ...] = get_args(Day)
+_DAYS_AHEAD = 16
+"""Two weeks and what belongs to them: the only window of a week may fall into the hour that is left out when clocks go forward."""
 
 
 class _Policy(BaseModel):
@@ -25,13 +27,13 @@ def _days(value: object) -> object:
         return value
     found: list[object] = []
     for each in listed:
-        first, dash, last = str(each).lower().partition("-")
+        first, dash, last = (part.strip() for part in str(each).lower().partition("-"))
         if dash and first in _DAYS and last in _DAYS:
             start, end = list(_DAYS).index(first), list(_DAYS).index(last)
             found += [_DAYS[(start + step) % 7] for step in range((end - start) % 7 + 1)]
         else:
-            found.append(str(each).lower())
-    return found
+            found.append(str(each).strip().lower())
+    return list(dict.fromkeys(found))
 
 
 class Batching(_Policy):
@@ -58,8 +60,8 @@ class Window(_Policy):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     days: Annotated[tuple[Day, ...], BeforeValidator(_days)] = Field(_DAYS, min_length=1, description="Days: `mon-fri`, or a list of them.")
-    from_: dt.time = Field(dt.time(0), alias="from", description="When a day's window opens, such as `09:00`.")
-    to: dt.time = Field(dt.time(0), description="When it closes; at or before `from` it is on the next day.")
+    from_: TimeOfDay = Field(dt.time(0), alias="from", description="When a day's window opens, such as `09:00`.")
+    to: TimeOfDay = Field(dt.time(0), description="When it closes, `00:00` at midnight; at or before `from`, on the next day.")
     timezone: str = Field("UTC", description="The time zone of both, such as Europe/Berlin.")
 
     @field_validator("timezone")
@@ -72,20 +74,40 @@ class Window(_Policy):
         return name
 
     def opens(self, now: dt.datetime) -> dt.datetime:
-        """The moment (UTC) from which there may be deliveries: `now` itself within a window, else when the next one opens."""
+        """The moment (UTC) from which there may be deliveries: `now` itself within a window, else when the next one opens.
+
+        On the day that clocks go forward, a time that is left out is the moment of the change, and a window that is left out whole
+        is none; on the day that they go back, a time that comes twice is its first moment.
+        """
         zone = zoneinfo.ZoneInfo(self.timezone)
+        now = now.astimezone(dt.UTC)
         today = now.astimezone(zone).date()
-        for day in range(-1, 9):
+        for day in range(-1, _DAYS_AHEAD):
             date = today + dt.timedelta(days=day)
             if _DAYS[date.weekday()] not in self.days:
                 continue
-            # Wall-clock times become moments one by one: the day on which clocks change has 23 or 25 hours.
             last = date if self.to > self.from_ else date + dt.timedelta(days=1)
-            begins = dt.datetime.combine(date, self.from_, zone).astimezone(dt.UTC)
-            ends = dt.datetime.combine(last, self.to, zone).astimezone(dt.UTC)
-            if now < ends:
+            begins, ends = _moment(date, self.from_, zone), _moment(last, self.to, zone)
+            if begins < ends and now < ends:
                 return max(now, begins)
-        raise AssertionError("unreachable: some day of the week has a window")
+        raise AssertionError("unreachable: some day of two weeks has a window")
+
+
+def _moment(date: dt.date, time: dt.time, zone: zoneinfo.ZoneInfo) -> dt.datetime:
+    """When a clock on the wall shows this time, in UTC: of two moments the first; where it never does, when the clock jumps over it."""
+    wall = dt.datetime.combine(date, time, zone)
+    moment = wall.astimezone(dt.UTC)
+    if moment.astimezone(zone).replace(tzinfo=None) == wall.replace(tzinfo=None):
+        return moment
+    # Read by the clock before the jump, the time lies behind it; read by the clock after it (PEP 495), before it.
+    before, behind = wall.replace(fold=1).astimezone(dt.UTC), moment
+    while behind - before > dt.timedelta(seconds=1):
+        middle = before + (behind - before) // 2
+        if middle.astimezone(zone).replace(tzinfo=None) < wall.replace(tzinfo=None):
+            before = middle
+        else:
+            behind = middle
+    return behind.replace(microsecond=0)
 
 
 class Dedupe(_Policy):
@@ -127,5 +149,6 @@ class Breaker(_Policy):
 
     def open_for(self, times: int) -> dt.timedelta:
         """How long it stays open when it opens for the n-th time in a row (from 1)."""
-        pause = parse_duration(self.pause) * float(2 ** min(times - 1, 20))
-        return min(parse_duration(self.longest), pause)
+        pause, longest = parse_duration(self.pause), parse_duration(self.longest)
+        doublings = 2 ** min(max(times, 1) - 1, 62)
+        return longest if pause >= longest / doublings else pause * doublings
