@@ -4,7 +4,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -48,6 +48,7 @@ def test_a_length_that_leaves_the_calendar_is_refused(text: str) -> None:
         parse_duration(text)
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.timedeltas(dt.timedelta(seconds=1), dt.timedelta(days=36525)).map(lambda length: length - length % dt.timedelta(seconds=1)))
 def test_every_length_can_be_written_and_counted_back_from_now(length: dt.timedelta) -> None:
     hours, seconds = divmod(length.seconds, 3600)
@@ -100,17 +101,20 @@ def test_what_is_no_share_is_refused(text: str) -> None:
         parse_share(text)
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.floats(0, 1))
 def test_every_share_that_a_number_can_be_is_understood(share: float) -> None:
     assert parse_share(Measured.model_validate({"share": share}).share) == pytest.approx(share, rel=1e-15, abs=0)
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.times().map(lambda time: time.replace(microsecond=0)))
 def test_times_of_day(time: dt.time) -> None:
     assert parse_time(time.isoformat()) == time
     assert Measured.model_validate({"time": time.isoformat("minutes")}).time == time.replace(second=0)
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.text())
 def test_whatever_is_written_is_understood_or_refused_in_words(text: str) -> None:
     for parse in (parse_duration, parse_size, parse_share, parse_time):

@@ -5,7 +5,7 @@ import zoneinfo
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -177,6 +177,7 @@ MOMENTS = st.one_of(
 ).map(lambda moment: moment.replace(tzinfo=dt.UTC))
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(windows(), MOMENTS)
 def test_a_window_that_opens_is_open_then_and_was_shut_until_then(any_window: Window, now: dt.datetime) -> None:
     opens = any_window.opens(now)
@@ -188,6 +189,7 @@ def test_a_window_that_opens_is_open_then_and_was_shut_until_then(any_window: Wi
         assert any_window.opens(opens - dt.timedelta(microseconds=1)) == opens
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(windows(), MOMENTS)
 def test_where_clocks_do_not_change_a_window_is_open_by_the_clock_on_the_wall(any_window: Window, now: dt.datetime) -> None:
     zone = zoneinfo.ZoneInfo(any_window.timezone)
@@ -309,6 +311,7 @@ def test_a_short_pause_grows_to_a_long_one_too() -> None:
     assert Breaker(pause="1s", longest="52w").open_for(26) == dt.timedelta(weeks=52)
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.integers(1, 10**6), st.integers(1, 10**9), st.integers(0, 10**9))
 def test_no_pause_is_too_long_for_a_calendar(pause: int, longest: int, times: int) -> None:
     breaker = Breaker(pause=f"{pause}s", longest=f"{longest}s")
