@@ -1,13 +1,15 @@
 """A BigQuery on loopback: its REST API with real SQL (by DuckDB), and the token endpoint of a service account.
 
-Rows are read through the Storage Read API, which peers/bigquery_storage.py serves from the same tables.
+Rows are read through the Storage Read API, which peers/bigquery_storage.py serves from the same tables. Tables are
+in peers/bigquery_tables.py, load jobs and statements that write in peers/bigquery_writes.py.
 """
 
-import datetime as dt
 import functools
 import json
+import socket
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -20,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import credentials, jwt
 
 from muxly_dagster_tests.peers import bigquery_sql as sql
-from muxly_dagster_tests.peers.bigquery_sql import Refused, Relation
+from muxly_dagster_tests.peers import bigquery_writes as writes
+from muxly_dagster_tests.peers.bigquery_sql import Refused
+from muxly_dagster_tests.peers.bigquery_tables import PROJECT, Tables, reference
 
-PROJECT = "lab"
 REFRESH_TOKEN = "1//refresh-of-a-user"
 
 
@@ -33,6 +36,10 @@ def key_pair(owner: str) -> tuple[str, str]:
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return private.decode(), public.decode()
+
+
+class Cut(Exception):
+    """The connection ends without an answer."""
 
 
 @dataclass
@@ -48,10 +55,9 @@ class Exchange:
 
 
 @dataclass
-class BigQuery:
-    """Serves `tables` (by `dataset.table`) until the block ends. `denied` permissions are refused by name."""
+class BigQuery(Tables):
+    """Serves its tables (by `dataset.table`) until the block ends. `denied` permissions are refused by name."""
 
-    tables: dict[str, Relation] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
     exchanges: list[Exchange] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
@@ -60,12 +66,18 @@ class BigQuery:
     scope_missing: bool = False
     jobs_fail: list[str] = field(default_factory=list)
     """Reasons that the next jobs end with, one each."""
+    fail_next: list[tuple[str, Refused]] = field(default_factory=list)
+    """What the next requests are refused with, whose path ends so."""
+    watch: Callable[[str, str, str], None] | None = None
+    """Told of every request, "before" and "after" it is carried out, with its method and path; may raise Cut."""
 
     def __enter__(self) -> Self:
         # Google's library asks a public address of Google's, in the background, where an account may be used from; here, nobody does.
         boundary = "_is_regional_access_boundary_lookup_required"
         self._hermetic = mock.patch.object(credentials.CredentialsWithRegionalAccessBoundary, boundary, return_value=False)
         self._hermetic.start()
+        self._writing = threading.RLock()
+        self._uploads: dict[str, tuple[Any, bytes]] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,6 +89,8 @@ class BigQuery:
 
             def do_POST(self) -> None:
                 outer._serve(self)
+
+            do_PATCH = do_PUT = do_DELETE = do_POST
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -109,14 +123,6 @@ class BigQuery:
         }
         return json.dumps(account)
 
-    def put(self, name: str, rows: pa.Table, **facts: Any) -> Relation:
-        """A table's rows from now on; what was before can still be read as of its time."""
-        relation = self.tables.setdefault(name, Relation())
-        relation.versions.append((dt.datetime.now(dt.UTC), rows))
-        for fact, value in facts.items():
-            setattr(relation, fact, value)
-        return relation
-
     def asked(self, of: str) -> list[Exchange]:
         """Requests whose path ends so."""
         return [exchange for exchange in self.exchanges if exchange.path.endswith(of)]
@@ -135,30 +141,70 @@ class BigQuery:
     def _serve(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         parts = urlsplit(request.path)
+        headers: dict[str, str] = {}
         sent: Any = None
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         try:
             if parts.path == "/token":
-                answer = self._token(dict(parse_qsl(body.decode())))
+                answer, status = self._token(dict(parse_qsl(body.decode()))), 200
             else:
-                sent = json.loads(body) if body else None
+                self._seen("before", request.command, parts.path)
                 if not self.may(request.headers.get("Authorization", "")):
                     raise Refused(401, "authError", "Request had invalid authentication credentials.")
                 if self.scope_missing:
                     raise Refused(403, "insufficientPermissions", "Request had insufficient authentication scopes.")
-                query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-                answer = self._answer(request.command, parts.path.removeprefix("/bigquery/v2/projects/").split("/"), query, sent)
-            status = 200
+                for end, refused in self.fail_next:
+                    if parts.path.endswith(end):
+                        self.fail_next.remove((end, refused))
+                        raise refused
+                if parts.path.startswith("/upload/"):
+                    sent, answer, headers = self._upload(request, query, body)
+                else:
+                    sent = json.loads(body) if body else None
+                    path = parts.path.removeprefix("/bigquery/v2/projects/").split("/")
+                    with self._writing:
+                        answer = self._answer(request.command, path, query, sent, request.headers.get("If-Match", ""))
+                status = 204 if answer is None else 200
+                self._seen("after", request.command, parts.path)
         except Refused as refused:
             status, answer = refused.status, refused.answer()
-        if parts.path != "/token":
-            names = list(parse_qs(parts.query))
-            self.exchanges.append(Exchange(request.command, parts.path, names, sent, status, answer))
-        content = json.dumps(answer).encode()
+        except Cut:
+            request.close_connection = True
+            request.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if parts.path != "/token" and request.command != "PUT":
+            served = parts.path.removeprefix("/upload")
+            self.exchanges.append(Exchange(request.command, served, list(query), sent, status, answer))
+        content = b"" if answer is None else json.dumps(answer).encode()
         request.send_response(status)
         request.send_header("Content-Type", "application/json")
         request.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            request.send_header(name, value)
         request.end_headers()
         request.wfile.write(content)
+
+    def _seen(self, moment: str, method: str, path: str) -> None:
+        if self.watch is not None:
+            self.watch(moment, method, path)
+
+    def _upload(self, request: BaseHTTPRequestHandler, query: dict[str, str], body: bytes) -> tuple[Any, Any, dict[str, str]]:
+        """A load job with its file: at once (multipart), or begun with a POST and sent by PUTs (resumable)."""
+        project = urlsplit(request.path).path.split("/")[5]
+        if query["uploadType"] == "multipart":
+            sent, content = writes.parts(request.headers["Content-Type"], body)
+            with self._writing:
+                return sent, self._insert(project, sent, content), {}
+        if request.command == "POST":
+            mark, sent = uuid.uuid4().hex, json.loads(body)
+            self._uploads[mark] = (sent, b"")
+            return sent, {}, {"Location": f"{self.url}{urlsplit(request.path).path}?uploadType=resumable&upload_id={mark}"}
+        sent, before = self._uploads[query["upload_id"]]
+        span, _, size = request.headers["Content-Range"].removeprefix("bytes ").partition("/")
+        if int(span.partition("-")[0]) != len(before) or size != str(len(before + body)):
+            raise Refused(400, "invalid", f"a part at {span} of {size}, after {len(before)} bytes")
+        with self._writing:
+            return None, self._insert(project, sent, before + body), {}
 
     def _token(self, form: dict[str, str]) -> dict[str, Any]:
         if form["grant_type"] == "refresh_token":
@@ -176,108 +222,108 @@ class BigQuery:
         self.tokens.add(token)
         return {"access_token": token, "expires_in": 3600, "token_type": "Bearer"}
 
-    def _answer(self, method: str, path: list[str], query: dict[str, str], sent: Any) -> Any:
+    def _answer(self, method: str, path: list[str], query: dict[str, str], sent: Any, etag: str) -> Any:
         match method, path:
             case "POST", [project, "jobs"]:
-                self.permits("bigquery.jobs.create", f"Project {project}")
                 return self._insert(project, sent)
             case "GET", [_, "jobs", job]:
+                if job not in self.jobs or (self.location not in ("EU", "US") and query.get("location") != self.location):
+                    raise Refused(404, "notFound", f"Not found: Job {PROJECT}:{job}")
                 return self.jobs[job]
             case "GET", [_, "queries", job]:
                 return self._results(self.jobs[job], query)
             case "GET", [project, "datasets"]:
-                names = sorted({name.partition(".")[0] for name in self.tables})
-                listed = [{"kind": "bigquery#dataset", "id": f"{project}:{n}", "datasetReference": _reference(project, n)} for n in names]
+                names = sorted({name.partition(".")[0] for name in self.tables} | self.datasets)
+                listed = [{"kind": "bigquery#dataset", "id": f"{project}:{n}", "datasetReference": reference(project, n)} for n in names]
                 return {"kind": "bigquery#datasetList", "datasets": listed}
+            case "GET", [project, "datasets", dataset]:
+                self.permits("bigquery.datasets.get", f"Dataset {project}:{dataset}")
+                self.has(project, dataset)
+                return {"kind": "bigquery#dataset", "datasetReference": reference(project, dataset), "location": self.location}
             case "GET", [project, "datasets", dataset, "tables"]:
-                return self._listed(project, dataset)
+                return self.listed(project, dataset)
             case "GET", [project, "datasets", dataset, "tables", table]:
                 self.permits("bigquery.tables.get", f"Table {project}:{dataset}.{table}")
-                return self._table(project, dataset, table)
+                return self.described(project, dataset, table)
+            case "POST", [project, "datasets", dataset, "tables"]:
+                self.permits("bigquery.tables.create", f"Dataset {project}:{dataset}")
+                return self.made(project, dataset, sent)
+            case "PATCH", [project, "datasets", dataset, "tables", table]:
+                self.permits("bigquery.tables.update", f"Table {project}:{dataset}.{table}")
+                return self.patched(project, dataset, table, sent, etag)
+            case "DELETE", [_, "datasets", dataset, "tables", table]:
+                self.relation(dataset, table)
+                del self.tables[f"{dataset}.{table}"]
+                return None
+            case "POST", [_, "datasets", dataset, "tables", asked] if asked.endswith(":testIamPermissions"):
+                self.relation(dataset, asked.partition(":")[0])
+                return {"permissions": [name for name in sent["permissions"] if name not in self.denied]}
             case _:
                 raise Refused(404, "notFound", f"Not found: {'/'.join(path)}")
 
-    # ---- tables
-
-    def relation(self, dataset: str, table: str) -> Relation:
-        """A table. Raises as Google answers for one that is not there."""
-        if f"{dataset}.{table}" not in self.tables:
-            raise Refused(404, "notFound", f"Not found: Table {PROJECT}:{dataset}.{table} was not found in location EU")
-        return self.tables[f"{dataset}.{table}"]
-
-    def _listed(self, project: str, dataset: str) -> dict[str, Any]:
-        names = [name.partition(".")[2] for name in self.tables if name.startswith(f"{dataset}.")]
-        if not names:
-            raise Refused(404, "notFound", f"Not found: Dataset {project}:{dataset}")
-        listed = [
-            {
-                "kind": "bigquery#table",
-                "id": f"{project}:{dataset}.{name}",
-                "tableReference": _reference(project, dataset, name),
-                "type": self.tables[f"{dataset}.{name}"].kind,
-            }
-            for name in sorted(names)
-        ]
-        return {"kind": "bigquery#tableList", "tables": listed, "totalItems": len(listed)}
-
-    def _table(self, project: str, dataset: str, table: str) -> dict[str, Any]:
-        relation = self.relation(dataset, table)
-        rows = sql.current(self.tables, relation)
-        described = {
-            "kind": "bigquery#table",
-            "id": f"{project}:{dataset}.{table}",
-            "tableReference": _reference(project, dataset, table),
-            "type": relation.kind,
-            "schema": {"fields": relation.fields or sql.rest_fields(rows)},
-            **relation.partitioning,
-        }
-        if relation.view:
-            described["view"] = {"query": relation.view, "useLegacySql": False}
-        if relation.key:
-            described["tableConstraints"] = {"primaryKey": {"columns": list(relation.key)}}
-        return described
-
     # ---- jobs
 
-    def _insert(self, project: str, sent: dict[str, Any]) -> dict[str, Any]:
+    def _insert(self, project: str, sent: dict[str, Any], content: bytes = b"") -> dict[str, Any]:
         configuration = sent["configuration"]
-        query = configuration["query"]
-        dry = bool(configuration.get("dryRun"))
+        self.permits("bigquery.jobs.create", f"Project {project}")
         job_id = sent.get("jobReference", {}).get("jobId", uuid.uuid4().hex)
-        reference = {"projectId": project, "jobId": job_id, "location": "EU"}
-        if sql.tables_in(query["query"]):
-            self.permits("bigquery.tables.getData", "Table")
-        made = sql.run(self.tables, query["query"], query.get("queryParameters", []), dry=dry)
+        if job_id in self.jobs:
+            raise Refused(409, "duplicate", f"Already Exists: Job {project}:{self.location}.{job_id}")
+        job: dict[str, Any] = {
+            "kind": "bigquery#job",
+            "jobReference": {"projectId": project, "jobId": job_id, "location": self.location},
+            "configuration": configuration,
+            "status": {"state": "DONE"},
+        }
+        dry = bool(configuration.get("dryRun"))
+        try:
+            if not dry and self.jobs_fail:
+                raise Refused(400, self.jobs_fail.pop(0), "as the test wants it")
+            if "load" in configuration:
+                self.permits("bigquery.tables.updateData", "Table")
+                writes.load(self.tables, configuration["load"], content)
+                job["statistics"] = {"load": {}}
+            else:
+                job["statistics"] = self._query(project, configuration["query"], dry=dry)
+        except Refused as refused:
+            if dry or ("query" in configuration and not writes.is_script(configuration["query"]["query"]) and refused.status != 400):
+                raise
+            problem = {"reason": refused.reason, "message": refused.message}
+            job["status"] |= {"errorResult": problem, "errors": [problem]}
+        if not dry:
+            self.jobs[job_id] = job
+        return job
+
+    def _query(self, project: str, query: dict[str, Any], *, dry: bool) -> dict[str, Any]:
+        text, parameters = query["query"], query.get("queryParameters", [])
+        if writes.is_script(text):
+            if text.startswith("CREATE TABLE"):
+                self.permits("bigquery.tables.create", "Dataset")
+            else:
+                self.permits("bigquery.tables.updateData", "Table")
+            made = writes.script(self.tables, text, parameters, dry=dry)
+        else:
+            if sql.tables_in(text):
+                self.permits("bigquery.tables.getData", "Table")
+            made = sql.run(self.tables, text, parameters, dry=dry)
         statistics: dict[str, Any] = {"statementType": made.statement, "totalBytesProcessed": str(made.bytes)}
         if made.rows is not None:
             statistics["schema"] = {"fields": sql.rest_fields(made.rows)}
-        job: dict[str, Any] = {
-            "kind": "bigquery#job",
-            "jobReference": reference,
-            "configuration": configuration,
-            "status": {"state": "DONE"},
-            "statistics": {"query": statistics, "totalBytesProcessed": str(made.bytes)},
-        }
         limit = int(query.get("maximumBytesBilled", 1 << 60))
         billed = max(made.bytes, 10 << 20) if made.bytes else 0
         if not dry and billed > limit:
             message = f"Query exceeded limit for bytes billed: {limit}. {billed} or higher required."
-            problem = {"reason": "bytesBilledLimitExceeded", "message": message}
-            job["status"] |= {"errorResult": problem, "errors": [problem]}
-        if not dry and self.jobs_fail:
-            problem = {"reason": self.jobs_fail.pop(0), "message": "as the test wants it"}
-            job["status"] |= {"errorResult": problem, "errors": [problem]}
+            raise Refused(400, "bytesBilledLimitExceeded", message)
         if not dry:
             destination = f"anon{uuid.uuid4().hex}"
             self.results[destination] = made.rows if made.rows is not None else pa.table({})
-            configuration["query"]["destinationTable"] = _reference(project, "_anonymous", destination)
-            self.jobs[job_id] = job
-        return job
+            query["destinationTable"] = reference(project, "_anonymous", destination)
+        return {"query": statistics, "totalBytesProcessed": str(made.bytes)}
 
     def _results(self, job: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
         if "errorResult" in job["status"]:
             problem = job["status"]["errorResult"]
-            raise Refused(400, problem["reason"], problem["message"])
+            raise Refused(404 if problem["reason"] == "notFound" else 400, problem["reason"], problem["message"])
         rows = self.results[job["configuration"]["query"]["destinationTable"]["tableId"]]
         answer: dict[str, Any] = {
             "kind": "bigquery#getQueryResultsResponse",
@@ -289,8 +335,3 @@ class BigQuery:
         if query.get("maxResults") != "0":
             answer["rows"] = sql.rest_rows(rows)
         return answer
-
-
-def _reference(project: str, dataset: str, table: str = "") -> dict[str, str]:
-    reference = {"projectId": project, "datasetId": dataset}
-    return reference | {"tableId": table} if table else reference

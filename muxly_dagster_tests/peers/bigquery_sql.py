@@ -41,6 +41,7 @@ class Relation:
     key: Sequence[str] = ()
     fields: list[dict[str, Any]] = field(default_factory=list)
     partitioning: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     partitions: list[tuple[str, dt.datetime, int]] = field(default_factory=list)
 
     def at(self, moment: dt.datetime | None) -> pa.Table:
@@ -91,7 +92,7 @@ def matching(rows: pa.Table, restriction: str) -> pa.Table:
     if not restriction:
         return rows
     try:
-        condition = _settled(sqlglot.parse_one(restriction, read="bigquery"), {}).sql("duckdb")
+        condition = settled(sqlglot.parse_one(restriction, read="bigquery"), {}).sql("duckdb")
     except SqlglotError:
         raise Refused(400, "invalid", f"request failed: Query error: Syntax error in the row restriction {restriction!r}") from None
     # Through positions: what DuckDB gives back would have lost the fields' metadata.
@@ -118,23 +119,23 @@ def run(tables: dict[str, Relation], query: str, parameters: Sequence[dict[str, 
     values = {parameter["name"].lower(): parameter for parameter in parameters}
     with _connection() as connection:
         size = 0
-        settled = _settled(parsed, values)
-        for table in list(settled.find_all(exp.Table)):
+        ready = settled(parsed, values)
+        for table in list(ready.find_all(exp.Table)):
             if not table.name:
                 continue
             rows, name = _found(tables, table)
-            columns = {column.name for column in settled.find_all(exp.Column)}
-            everything = settled.find(exp.Star) is not None
+            columns = {column.name for column in ready.find_all(exp.Column)}
+            everything = ready.find(exp.Star) is not None
             size += sum(rows[column].nbytes for column in rows.column_names if everything or column in columns)
             connection.register(name, rows)
             alias = table.args.get("alias")
             table.replace(exp.Table(this=exp.to_identifier(name, quoted=True), alias=alias))
-        text = settled.sql("duckdb")
+        text = ready.sql("duckdb")
         try:
             made = connection.sql(f"SELECT * FROM ({text}) LIMIT 0" if dry else text).to_arrow_table()
         except duckdb.Error as error:
             raise Refused(400, "invalidQuery", _said(error)) from None
-    return Made(_as_google(made), "SELECT", size)
+    return Made(as_google(made), "SELECT", size)
 
 
 def _found(tables: dict[str, Relation], table: exp.Table) -> tuple[pa.Table, str]:
@@ -158,7 +159,7 @@ def _found(tables: dict[str, Relation], table: exp.Table) -> tuple[pa.Table, str
     return (relation.at(None) if not relation.view else current(tables, relation)), name
 
 
-def _settled(parsed: exp.Expression, values: dict[str, dict[str, Any]]) -> exp.Expression:
+def settled(parsed: exp.Expression, values: dict[str, dict[str, Any]]) -> exp.Expression:
     """The statement with its parameters filled in and GoogleSQL's own widths of types."""
 
     def settle(node: exp.Expression) -> exp.Expression:
@@ -200,7 +201,7 @@ def _simple(type_: pa.DataType) -> bool:
     return not (pa.types.is_nested(type_) or pa.types.is_decimal256(type_) or pa.types.is_interval(type_))
 
 
-def _as_google(rows: pa.Table) -> pa.Table:
+def as_google(rows: pa.Table) -> pa.Table:
     """DuckDB's result in the Arrow types that BigQuery has."""
     columns = []
     for column in rows.columns:
