@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import jinja2
 import jinja2.meta
@@ -24,6 +25,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from muxly_dagster import records, sandbox
 from muxly_dagster.destination import Delivery, Receipt, Refusal
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
+from muxly_dagster.http import Http, Request, Retries, Timeouts
+from muxly_dagster.resource import CheckResult
 
 Escape = Callable[[str], str]
 """Makes a value harmless where it is put: what a record says must not become markup."""
@@ -339,3 +342,21 @@ class Settled:
 
     def _refusals(self, seqs: Sequence[int]) -> tuple[Refusal, ...]:
         return tuple(Refusal(seq, self._refused[seq]) for seq in seqs if seq in self._refused)
+
+
+def host_of(address: str) -> str:
+    """Scheme and host of an address; what comes behind may be its password."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def check_address(address: str, timeout: float) -> CheckResult:
+    """Reach the host of an address that posts whatever is sent to it: whether it is the right one cannot be tried without posting."""
+    host = host_of(address)
+    timeouts = Timeouts(connect=min(10.0, timeout), read=timeout, total=timeout)
+    with Http(host, timeouts=timeouts, retries=Retries(attempts=1), judge=lambda _: "skip") as http:
+        try:
+            http.request(Request("OPTIONS", f"{host}/"))
+        except MuxlyError as error:
+            return CheckResult.failed(f"OPTIONS {host}", error)
+    return CheckResult("ok", f"OPTIONS {host}", "the host answers; whether the address works is only seen by posting, which was not done")

@@ -12,14 +12,26 @@ from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr,
 
 from muxly_dagster.destination import Delivery, Destination, Message, Receipt
 from muxly_dagster.destinations.slack.answers import Refused
-from muxly_dagster.destinations.slack.checking import SCOPES, check_hook, check_workspace
+from muxly_dagster.destinations.slack.checking import SCOPES, check_workspace
 from muxly_dagster.destinations.slack.notes import Note, compose, key_of, shown, target_of
 from muxly_dagster.destinations.slack.posting import AT_ONCE, Pace, Posting, Way
 from muxly_dagster.destinations.slack.recalling import Recall, look_back
 from muxly_dagster.destinations.slack.workspace import Hook, Known, Made, Spot, Workspace
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused
 from muxly_dagster.measures import Duration, parse_duration
-from muxly_dagster.messages import Group, Letter, Settled, TemplateText, TemplateTree, check_templates, deleted, letters, require_columns
+from muxly_dagster.messages import (
+    Group,
+    Letter,
+    Settled,
+    TemplateText,
+    TemplateTree,
+    check_address,
+    check_templates,
+    deleted,
+    host_of,
+    letters,
+    require_columns,
+)
 from muxly_dagster.resource import CheckResult
 
 Columns = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
@@ -145,13 +157,12 @@ class Slack(Destination):
         wall = self._wall(threading.Event())
         if isinstance(wall, Workspace):
             return check_workspace(wall, self.channel, keyed=bool(self.thread_by or self.update_by))
-        return check_hook(wall.url, self.timeout)
+        return check_address(wall.url, self.timeout)
 
     def public_name(self, table: str) -> str:
         """The channel, where it is the same for all records."""
         if self.webhook_url is not None:
-            parts = urlsplit(self.webhook_url.get_secret_value())
-            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+            return host_of(self.webhook_url.get_secret_value())
         return self.channel or f"the channel in {self.channel_by}"
 
     # ---- messages and where they go ------------------------------------------------------------------------------------

@@ -1,11 +1,8 @@
 """Trying a Slack destination without posting."""
 
-from urllib.parse import urlsplit
-
 from muxly_dagster.destinations.slack.answers import Refused
 from muxly_dagster.destinations.slack.workspace import Workspace
 from muxly_dagster.errors import MuxlyError
-from muxly_dagster.http import Http, Request, Retries, Timeouts
 from muxly_dagster.resource import CheckResult
 
 _MAY_POST_ANYWHERE = "chat:write.public"
@@ -36,19 +33,6 @@ def check_workspace(workspace: Workspace, channel: str, *, keyed: bool) -> Check
     except MuxlyError as error:
         return CheckResult.failed(tried, error)
     return CheckResult("ok", tried, f"{who}; {channel} is there, and what was posted is recognised; no message was posted")
-
-
-def check_hook(url: str, timeout: float) -> CheckResult:
-    """Reach the host. Whether the webhook itself works cannot be tried without posting."""
-    parts = urlsplit(url)
-    host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    timeouts = Timeouts(connect=min(10.0, timeout), read=timeout, total=timeout)
-    with Http(host, timeouts=timeouts, retries=Retries(attempts=1), judge=lambda _: "skip") as http:
-        try:
-            http.request(Request("OPTIONS", f"{host}/"))
-        except MuxlyError as error:
-            return CheckResult.failed(f"OPTIONS {host}", error)
-    return CheckResult("ok", f"OPTIONS {host}", "the host answers; whether the webhook works is only seen by posting, which was not done")
 
 
 def _look_up(workspace: Workspace, channel: str) -> str:

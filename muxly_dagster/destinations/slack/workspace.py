@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from muxly_dagster.destinations.slack.answers import Refused, read, unreachable
 from muxly_dagster.errors import RetryLater
+from muxly_dagster.messages import host_of
 
 _SHORT = 30.0
 """Seconds: a wait that Slack asks for is waited out up to this long, then left to the next run."""
@@ -181,8 +181,7 @@ class Hook:
         from slack_sdk.webhook import WebhookClient
 
         self.url = url
-        parts = urlsplit(url)
-        self._where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._where = host_of(url)
         self._client = WebhookClient(url, timeout=max(1, round(timeout)), logger=_SILENT, retry_handlers=[])
         self._stop = stop
 
