@@ -8,6 +8,7 @@ fault, `settling` writes down what was answered; `delivering` is one run of all 
 becomes of refused records, `standing` how far everything is.
 """
 
+from muxly_dagster.delivery.choosing import Choosing
 from muxly_dagster.delivery.delivering import NO_LEAVE, Leave, deliver
 from muxly_dagster.delivery.letters import edit, replay, skip
 from muxly_dagster.delivery.patience import Patience
@@ -17,6 +18,7 @@ from muxly_dagster.delivery.standing import Standing, lag, oldest_waiting, resyn
 
 __all__ = [
     "NO_LEAVE",
+    "Choosing",
     "Leave",
     "Patience",
     "Planned",

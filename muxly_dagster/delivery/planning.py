@@ -130,17 +130,15 @@ def _too_much(state: State, target: Target, table: LakeTable, after: int, patien
     if guard.most_changes is None and table.count_deletes(after) < guard.at_least:
         return ""
     choosing = Choosing(state, target, table, state.ledger.offset(target.name), patience.now())
-    gone: set[int] = set()
-    changed: set[int] = set()
+    last: dict[int, bool] = {}  # by key, whether its last change deletes it
     for rows, _, _ in _pending(table, choosing, after):
-        keys = records.hash_texts(rows[records.KEY])
-        deleted = pc.equal(rows[records.OP], "delete").to_numpy()
-        gone = (gone - set(keys[~deleted].tolist())) | set(keys[deleted].tolist())
-        changed |= set(keys.tolist())
+        deleted = pc.equal(rows[records.OP], "delete").to_pylist()
+        last.update(zip(records.hash_texts(rows[records.KEY]).tolist(), deleted, strict=True))
     before = table.current_seqs(upto=after)
     standing = _routed(target, table, before)
     held = set(standing.tolist())
-    counts = (("delete", len(gone & held), deletes), ("change or delete", len(changed & held), guard.most_changes))
+    gone = sum(deleted for key, deleted in last.items() if key in held)
+    counts = (("delete", gone, deletes), ("change or delete", len(last.keys() & held), guard.most_changes))
     for what, count, most in counts:
         if most is not None and count >= guard.at_least and count > most * len(held):
             return f"it would {what} {count:,} of {len(held):,} rows ({count / len(held):.0%}); the guard allows {most:.0%}"

@@ -1,6 +1,5 @@
 """The road out: each change is counted once, each target goes at its own pace, and a poison record stands alone."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,52 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muxly_dagster import tracing
-from muxly_dagster.assembly import Assembly, Target
+from muxly_dagster.assembly import Assembly
 from muxly_dagster.delivery import Patience, deliver, lag, replay
-from muxly_dagster.destination import Destination, Receipt
+from muxly_dagster.destination import Receipt
 from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError, RetryLater, SignInError
-from muxly_dagster.lake import Lake
-from muxly_dagster.outcome import Outcome
-from muxly_dagster.project.models import Project, RouteSpec
+from muxly_dagster.project.models import Project
 from muxly_dagster.routing import Router, Rule
-from muxly_dagster.state import State
 from muxly_dagster.testing import MemoryDestination
-from muxly_dagster_tests.road.scripted import batches, rows, scripted
-
-BIG = Router([Rule("amount > 100", ("memory",), name="big")], ("archive",))
-EVERYTHING = Router([Rule(None, ("memory", "archive"))])
-
-
-class Road:
-    def __init__(self, folder: Path) -> None:
-        self.lake = Lake(str(folder / "lake"))
-        self.state = State.open(f"sqlite:///{folder}/state.db", folder)
-        self.memory = MemoryDestination()
-        self.waited: list[float] = []
-
-    def store(self, *values: dict[str, Any], whole: bool = False) -> None:
-        with self.lake.writer("crm.deals", key=("id",), run_id="pull") as writer:
-            writer.add(rows(*values))
-            writer.finish(whole=whole)
-
-    def target(self, router: Router = EVERYTHING, name: str = "memory", destination: Destination | None = None) -> Target:
-        spec = RouteSpec.model_validate({"from": "crm.deals", "to": name})
-        return Target(f"out.{name}", "out", spec, "crm.deals", ("id",), "hubspot", name, destination or self.memory, router)
-
-    def deliver(self, target: Target | None = None, attempts: int = 3) -> Outcome:
-        patience = Patience(attempts=attempts, base=0.01, cap=5.0, sleep=self.waited.append)
-        return deliver(self.lake, self.state, target or self.target(), run_id="run", patience=patience)
-
-
-@pytest.fixture
-def road(tmp_path: Path) -> Iterator[Road]:
-    road = Road(tmp_path)
-    yield road
-    road.state.close()
-
-
-def counts(outcome: Outcome) -> tuple[int, int, int, int]:
-    return outcome.read, outcome.accepted, outcome.refused, outcome.unrouted
+from muxly_dagster_tests.road.lane import BIG, EVERYTHING, Road, counts
+from muxly_dagster_tests.road.scripted import batches, scripted
 
 
 def test_only_what_changed_moves(road: Road) -> None:
@@ -256,7 +218,16 @@ def test_trace_tells_which_rule_decided_and_which_receipt_covers(road: Road) -> 
         return target
 
     assert [told(f"crm.deals {key}")["outcome"] for key in "123"] == ["not routed here", "accepted", "refused"]
-    assert told("crm.deals 2")["rules"] == [{"rule": "big", "when": "amount > 100", "answer": True, "decided": True, "to": ["memory"]}]
+    [big_rule] = told("crm.deals 2")["rules"]
+    assert big_rule == {
+        "rule": "big",
+        "when": "amount > 100",
+        "answer": True,
+        "sampled": True,
+        "decided": True,
+        "because": [{"text": "amount > 100", "answer": True, "values": {"amount": 500}}],
+        "to": ["memory"],
+    }
     assert told("crm.deals 1")["otherwise"] == ["archive"]
     assert told("crm.deals 2")["receipt"]["run"] == "run"
     assert told("crm.deals/3")["dead_letter"]["reason"] == "closed"
