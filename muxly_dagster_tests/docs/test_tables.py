@@ -4,15 +4,18 @@ import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
+from pydantic import BaseModel, Field
 
 from docs import tables
 from muxly_dagster import catalog
+from muxly_dagster.auth import ApiKey, Bearer
 from muxly_dagster.destination import Destination
 from muxly_dagster.manifest.connector import load_manifest
+from muxly_dagster.testing import MemoryDestination
 
 
 def a_page(folder: Path, name: str, *parts: str) -> Path:
@@ -172,11 +175,31 @@ def test_every_part_of_a_destinations_page_can_be_written(name: str, tmp_path: P
     assert "what was there" not in text
 
 
-def test_fields_within_a_field_have_the_defaults_of_that_field(tmp_path: Path) -> None:
-    text = tables.written(a_page(tmp_path, "destinations/webhook.md", "fields", "auth"))
-    assert "\n| `method` | POST, PUT | `POST` | The HTTP method. |\n" in text
-    assert "\n| `retries.attempts` | whole number | `4` |" in text
-    assert "\n| `bearer` | `token` |" in text
+class Pause(BaseModel):
+    """How long to wait."""
+
+    seconds: int = Field(1, description="How long.")
+
+
+class Pipe(MemoryDestination):
+    """A pipe."""
+
+    auth: Bearer | ApiKey = Field(description="How to sign in.")
+    pause: Pause = Field(Pause(seconds=7), description="How it rests.")
+    colour: Literal["red", "green"] = Field("red", description="red | green")
+
+
+def test_fields_within_a_field_have_the_defaults_of_that_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "destination_class", lambda name: Pipe)
+    text = tables.written(a_page(tmp_path, "destinations/pipe.md", "fields", "auth"))
+    for line in (
+        "| `auth` | bearer, api_key | required | How to sign in. |",
+        "| `pause` | map | | How it rests. |",
+        "| `pause.seconds` | whole number | `7` | How long. |",
+        "| `colour` | red, green | `red` | red \\| green |",
+        "| `bearer` | `token` | A token sent as `Authorization: Bearer ...` (RFC 6750). |",
+    ):
+        assert f"\n{line}\n" in text
 
 
 def test_checking_says_which_page_is_out_of_date_and_writing_mends_it(
