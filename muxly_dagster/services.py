@@ -123,7 +123,7 @@ class Series:
     how many changes are in it, `buckets` pairs of an upper bound and the observations above the bound before it. `seq` is the newest change
     in it, `at` that change's time, and `owner` (32 characters at most) stands for the key whose record gave a gauge its value.
     Where samples are written to a receiver, `sample_at` is the time of the newest one that may have got there, `sent_at` of the newest
-    that was confirmed, and `gone` says that the series has ended and the receiver does not know yet.
+    that was confirmed, and `gone` says that the series has ended.
     """
 
     metric: str
@@ -163,7 +163,7 @@ class MetricBook(Protocol):
         """The series of a metric that have these labels, or a value from one of these keys."""
 
     def gone(self) -> list[Series]:
-        """The series that have ended and the receiver does not know yet."""
+        """The series that have ended and are kept until the receiver knows, and a little longer."""
 
     def size(self, metric: str) -> int:
         """How many series a metric has, without those that are gone."""

@@ -168,7 +168,7 @@ metric_series = sa.Table(
     sa.Column("sample_at", sa.BigInteger, nullable=False),
     sa.Column("sent_at", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("gone", sa.Boolean, nullable=False),  # ended, which a receiver has not been told yet
+    sa.Column("gone", sa.Boolean, nullable=False),  # ended, and kept until a receiver knows it
     sa.Index("ix_metric_series_target_metric_owner", "target", "metric", "owner"),
 )
 

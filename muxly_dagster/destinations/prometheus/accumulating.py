@@ -294,7 +294,7 @@ class _Marks:
 
 
 def confirm(book: MetricBook, sent: Mapping[Place, Series], taken: Iterable[tuple[str, int]]) -> None:
-    """A receiver has taken the samples of these series: it knows of those that ended, and how far the others are.
+    """A receiver has taken the samples of these series: it knows how far they are, and which have ended.
 
     `taken` are changes, by metric and seq, that count as taken only now.
     """
@@ -306,5 +306,4 @@ def confirm(book: MetricBook, sent: Mapping[Place, Series], taken: Iterable[tupl
         for seq in seqs:
             marks.set(seq)
         marks.write()
-    book.remove([series for series in sent.values() if series.gone])
-    book.save([dataclasses.replace(series, sent_at=series.sample_at) for series in sent.values() if not series.gone])
+    book.save(sent.values())

@@ -68,7 +68,7 @@ class Written:
 def plan(
     book: MetricBook, metrics: Sequence[Metric], rows: Sequence[Row], added: Added, *, timed: bool
 ) -> tuple[list[Planned], dict[Place, Series]]:
-    """The samples of rows that were just added, and what to confirm once they are written.
+    """The samples of rows that were just added, and the series as they are to be confirmed once those are written.
 
     Of a series goes its value now; of a gauge whose times stand in a column, every value at its own time.
     """
@@ -85,13 +85,20 @@ def plan(
                 newest = max([series.sample_at, *(each.at + (1 if series.gone else 0) for each in values)])
                 series = dataclasses.replace(series, sample_at=newest)
                 book.save([series])
+                series = dataclasses.replace(series, sent_at=max([series.sent_at, *(each.at for each in values)]))
             elif not series.gone and not (timed and series.kind == "gauge"):
                 repeated = all((metric.family, seq) in added.repeats for seq in added.seqs[place])
                 planned.append(Planned(series, series.sample_at, tuple(added.seqs[place]), repeated=repeated))
+                series = dataclasses.replace(series, sent_at=series.sample_at)
             sent[place] = series
+    oldest = min((row.at for row in rows if not row.refused), default=0)
     for series in book.gone():
-        planned.append(Planned(series, series.sample_at, ends=True, repeated=True))
-        sent[series.metric, series.labels] = series
+        if series.sent_at < series.sample_at:
+            planned.append(Planned(series, series.sample_at, ends=True, repeated=True))
+            sent[series.metric, series.labels] = dataclasses.replace(series, sent_at=series.sample_at)
+        elif series.sample_at < oldest:
+            # Kept until now so that a record that came back at the same moment would be written behind the end of its series.
+            book.remove([series])
     return planned, sent
 
 
