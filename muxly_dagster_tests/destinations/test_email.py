@@ -23,7 +23,7 @@ from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.testing import DestinationContract, delivery
 from muxly_dagster_tests.peers import exim as exim_peer
 from muxly_dagster_tests.peers.exim import Exim
-from muxly_dagster_tests.peers.mail import Certificate, MailServer, Taken
+from muxly_dagster_tests.peers.mail import UNHEARD, Certificate, MailServer, Taken
 
 PASSWORD = "s3cret-pa\u00df-of-muxly"
 DEALS = [
@@ -109,7 +109,7 @@ class TestContract(DestinationContract):
         return email(self.server, attach="csv", password="an0ther-password")
 
     def interrupted(self) -> Email:
-        broken = [None, None, None, "250 but nobody hears it"]
+        broken = [None, None, None, UNHEARD]
         self.server.data = lambda message: broken.pop(0) if broken else None
         return email(self.server, attach="csv")
 
@@ -355,13 +355,15 @@ def test_what_would_be_sent_is_shown_with_headers_and_text(relay: MailServer) ->
     ("fields", "said"),
     [
         ({"to": []}, "there is no recipient: set `to`"),
+        ({"to": ["ada@acme.example", "ops"]}, "is no address"),
+        ({"cc": ""}, "is no address"),
         ({"from": "Muxly"}, "is no address"),
         ({"from": "a@b.example, c@d.example"}, "is not one address"),
         ({"from": "a@b.example\nBcc: c@d.example"}, "line break"),
         ({"host": "mail.acme.example/x"}, "match pattern"),
         ({"username": "muxly"}, "go together"),
         ({"password": "x"}, "go together"),
-        ({"auth": {"kind": "basic", "username": "a"}}, "gives no access token"),
+        ({"auth": {"kind": "basic", "username": "a"}}, "'basic' found using 'kind' does not match"),
         ({"auth": {"kind": "bearer", "token": "t"}}, "goes with a `username`"),
         ({"security": "ssl"}, "'starttls', 'tls' or 'none'"),
         ({"subject": "{{ name"}, "is no template"),

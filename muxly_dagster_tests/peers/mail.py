@@ -1,6 +1,7 @@
 """A mail server (aiosmtpd) on loopback, with certificates of its own, that keeps what it took and says what a test wants it to say."""
 
 import asyncio
+import base64
 import datetime as dt
 import email
 import email.policy
@@ -24,6 +25,9 @@ from cryptography.x509.oid import NameOID
 
 HANG_UP = "hang up"
 """In place of a reply: the connection is closed without a word."""
+
+UNHEARD = "unheard"
+"""In place of a reply to a whole mail: it is taken, and the connection is closed before anybody hears of it."""
 
 Reply = Callable[[str], str | None]
 """What to answer to a command's argument; None: what a server that has no objection says. 421 closes the connection, too."""
@@ -112,7 +116,8 @@ class Taken:
 class MailServer:
     """Serves until its block ends. With `users` (passwords by name) or `tokens` it wants a sign-in.
 
-    `mailboxes` are read by their owners: a mail that comes twice with one Message-ID is one mail there, as with the large providers.
+    `came` is every mail that was sent to it, `taken` what it took, and `mailbox` what its owner sees: a mail that comes twice with one
+    Message-ID is one mail there, as with the large providers.
     """
 
     certificate: Certificate | None = None
@@ -124,6 +129,14 @@ class MailServer:
     data: Callable[[EmailMessage], str | None] = lambda message: None
     smtputf8: bool = False
     most_bytes: int = 33_554_432
+    without: tuple[str, ...] = ()
+    """Ways to sign in that it does not offer."""
+
+    trouble: list[str] = field(default_factory=list)
+    """What it says to the next who sign in."""
+
+    echo: bool = False
+    """Whether it tells everybody the password that was given."""
 
     def __post_init__(self) -> None:
         self.taken: list[Taken] = []
@@ -177,15 +190,16 @@ class MailServer:
                     outer._sessions.discard(self.transport)
                 super().connection_lost(error)
 
-        wants = bool(self.users or self.tokens)
+        # aiosmtpd holds nothing but STARTTLS for encryption, and warns of a sign-in without it.
+        wants = bool(self.users or self.tokens) and self.security == "starttls"
         return Counted(
             _Handler(self),
             hostname="mail.acme.example",
             ident="Muxly test",
             tls_context=self.certificate.context if self.certificate and self.security == "starttls" else None,
             auth_required=wants,
-            auth_require_tls=wants and self.security == "starttls",
-            auth_exclude_mechanism=[] if self.users else ["PLAIN", "LOGIN"],
+            auth_require_tls=wants,
+            auth_exclude_mechanism=self.without if self.users else ("PLAIN", "LOGIN"),
             authenticator=self._authenticate,
             data_size_limit=self.most_bytes,
             enable_SMTPUTF8=self.smtputf8,
@@ -195,6 +209,11 @@ class MailServer:
     def _authenticate(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, given: Any) -> AuthResult:
         assert isinstance(given, LoginPassword)
         name = given.login.decode()
+        if self.trouble:
+            return AuthResult(success=False, handled=False, message=self.trouble.pop(0))
+        if self.echo:
+            shown = f"{given.password.decode()} {base64.b64encode(given.password).decode()}"
+            return AuthResult(success=False, handled=False, message=f"535 you said {shown}")
         if self.users.get(name) != given.password.decode():
             return AuthResult(success=False, handled=False, message="535 5.7.8 that is not the password")
         self.signed_in.append(mechanism)
@@ -229,12 +248,13 @@ class _Handler:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         content = cast(bytes, envelope.content)
         recipients = tuple(envelope.rcpt_tos)
-        taken = Taken(str(envelope.mail_from), recipients, content, session.ssl is not None, str(session.auth_data or ""))
+        encrypted = session.ssl is not None or cast(asyncio.Transport, server.transport).get_extra_info("ssl_object") is not None
+        taken = Taken(str(envelope.mail_from), recipients, content, encrypted, str(session.auth_data or ""))
         self._outer.came.append(taken.message)
         said = await asyncio.to_thread(self._outer.data, taken.message)
-        if said is None or said == "250 but nobody hears it":
+        if said in (None, UNHEARD):
             self._outer.taken.append(taken)
-        return self._said(server, HANG_UP if said == "250 but nobody hears it" else said)
+        return self._said(server, HANG_UP if said == UNHEARD else said)
 
     def _said(self, server: SMTP, said: str | None) -> str:
         transport = cast(asyncio.Transport, server.transport)
@@ -246,8 +266,6 @@ class _Handler:
 
 
 def _unpacked(packed: Any) -> str:
-    import base64
-
     return packed.decode() if isinstance(packed, bytes) else base64.b64decode(packed).decode()
 
 

@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from muxly_dagster.auth import Auth, Bearer, CustomAuth, NoAuth, OAuth2, ServiceAccount, TokenSource
+from muxly_dagster.auth import Bearer, CustomAuth, NoAuth, OAuth2, ServiceAccount, TokenSource
 from muxly_dagster.destination import Delivery, Destination, Guarantee, Message, Receipt
 from muxly_dagster.destinations.email.addressing import Mail, Recipients, addressed, addresses, mails
 from muxly_dagster.destinations.email.composing import Content, compose
-from muxly_dagster.destinations.email.smtp import Connection, GivenToken, NobodyTook, Security, Server
+from muxly_dagster.destinations.email.signing_in import GivenToken, Security, Server
+from muxly_dagster.destinations.email.smtp import Connection, NobodyTook
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
 from muxly_dagster.http import sign_in
 from muxly_dagster.messages import Group, Letter, Settled, Template, TemplateText, check_templates, deleted, letters, require_columns
@@ -40,6 +41,7 @@ def _listed(value: object) -> object:
 
 
 AddressTemplates = Annotated[list[TemplateText], BeforeValidator(_listed)]
+TokenAuth = Annotated[NoAuth | Bearer | OAuth2 | ServiceAccount | CustomAuth, Field(discriminator="kind")]
 
 
 @dataclass(slots=True)
@@ -48,6 +50,7 @@ class _Done:
 
     mails: int = 0
     nobody: int = 0
+    last_refusal: str = ""
     troubles: int = 0
     message_ids: list[str] = field(default_factory=list)
     refused_recipients: dict[str, str] = field(default_factory=dict)
@@ -82,7 +85,7 @@ class Email(Destination):
     )
     username: str = Field("", description="The user to sign in as; without it, nobody signs in.")
     password: SecretStr = Field(SecretStr(""), description="The user's password; many providers want one made for this application alone.")
-    auth: Auth = Field(
+    auth: TokenAuth = Field(
         NoAuth(), description="Sign in with an access token in place of a password (XOAUTH2): `oauth2`, `service_account` or `bearer`."
     )
     from_: str = Field(alias="from", description="The sender.", examples=["Muxly <muxly@acme.example>"])
@@ -109,19 +112,20 @@ class Email(Destination):
     deletes: bool = Field(False, description="Whether a record that was deleted makes a mail too.")
     timeout: float = Field(60.0, gt=0, description="Seconds to wait for an answer; ten times as long once a whole mail was sent.")
 
-    @field_validator("auth")
-    @classmethod
-    def _token(cls, auth: Auth) -> Auth:
-        if not isinstance(auth, NoAuth | Bearer | OAuth2 | ServiceAccount | CustomAuth):
-            raise ValueError("gives no access token: set `username` and `password` in its place")
-        return auth
-
     @field_validator("from_")
     @classmethod
     def _one_sender(cls, sender: str) -> str:
         if len(addresses(sender)) != 1:
             raise ValueError("is not one address such as muxly@acme.example")
         return sender
+
+    @field_validator("to", "cc", "bcc", "reply_to")
+    @classmethod
+    def _sound(cls, listed: list[str]) -> list[str]:
+        for text in listed:
+            if "{" not in text and not addresses(text):
+                raise ValueError("is no address such as ada@acme.example")
+        return listed
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -137,6 +141,7 @@ class Email(Destination):
         """Send the mails, one after the other over one connection; answers for those that are settled when it cannot go on."""
         self._check_columns(delivery)
         settled, done = Settled(delivery), _Done()
+        first = settled.first_open
         error: MuxlyError | None = None
         with self._connection() as connection:
             for letter, recipients in self._mails(delivery, settled):
@@ -151,12 +156,9 @@ class Email(Destination):
                     error = final
                     break
                 if done.nobody == _REFUSALS_OF_NOBODY and not done.mails and not self._by_record:
-                    raise ConfigurationError(
-                        f"the server takes no mail for {self.public_name(delivery.table)}: {settled.receipt({}).refused[-1].reason}",
-                        do="correct `to`",
-                        where=self.host,
-                    )
-                if done.mails == _AT_A_TIME and self.group is None and error is None:
+                    what = f"the server takes no mail for {self.public_name(delivery.table)}: {done.last_refusal}"
+                    raise ConfigurationError(what, do="correct `to`", where=self.host)
+                if done.mails >= _AT_A_TIME and error is None and settled.first_open != first:
                     break
         return settled.receipt(self._detail(done), error)
 
@@ -260,7 +262,7 @@ class Email(Destination):
             refused = connection.send(self._sender.addr_spec, recipients.envelope, mail.as_bytes())
         except NobodyTook as error:
             settled.refuse(letter.seqs, error.what)
-            done.nobody += 1
+            done.nobody, done.last_refusal = done.nobody + 1, error.what
         except RecordRefused as error:
             if len(letter.records) == 1:
                 settled.refuse(letter.seqs, error.what)

@@ -3,20 +3,16 @@
 Replies of 4xx pass, those of 5xx stay; which of them are about the mail, about its recipients or about us depends on the command.
 """
 
-import base64
 import re
 import smtplib
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Literal, NoReturn, Self
+from typing import NoReturn, Self
 
-from muxly_dagster.auth import Bearer, TokenSource
-from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater, SignInError, SourceError
+from muxly_dagster.destinations.email.signing_in import Server, secrets, sign_in
+from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater, SignInError
 from muxly_dagster.http import Redaction
-
-Security = Literal["starttls", "tls", "none"]
 
 _PATIENCE_AFTER_DATA = 10
 """So many times as long is waited for the answer to a whole mail: giving up there means to send it twice (RFC 5321, 4.5.3.2.6)."""
@@ -34,52 +30,13 @@ class _Closed(RetryLater):
     """The connection ended before the mail's content was sent, so that nothing of it was taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where mails go and how to sign in there: with `password` where there is a `username`, or with tokens (XOAUTH2). Seconds."""
-
-    host: str
-    port: int
-    security: Security
-    timeout: float
-    ca_file: str = ""
-    username: str = ""
-    password: str = field(default="", repr=False)
-    tokens: TokenSource | None = field(default=None, repr=False)
-
-    @property
-    def name(self) -> str:
-        """Host and port, for people."""
-        return f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class GivenToken:
-    """A token that was configured, and is the only one there is."""
-
-    auth: Bearer
-
-    def headers(self) -> dict[str, str]:
-        """The header with it."""
-        return {"Authorization": f"Bearer {self.auth.token.get_secret_value()}"}
-
-    def refused(self, headers: object) -> bool:
-        """There is no other."""
-        return False
-
-    def secrets(self) -> tuple[str, ...]:
-        """The token."""
-        return (self.auth.token.get_secret_value(),)
-
-
 class Connection:
     """Opens when it is first needed, carries one mail after the other, and opens again when the server has closed it between two."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._client: smtplib.SMTP | None = None
-        packed = (base64.b64encode(text.encode()).decode() for text in (server.password, f"\0{server.username}\0{server.password}"))
-        self._redaction = Redaction([server.password, *packed] if server.password else ())
+        self._redaction = Redaction(secrets(server))
 
     def __enter__(self) -> Self:
         return self
@@ -112,13 +69,17 @@ class Connection:
     def open(self) -> smtplib.SMTP:
         """Connect, make sure of the server and sign in. Raises RetryLater, SignInError, ConfigurationError."""
         self._drop()
-        with self._explained():
-            client = self._client = self._connected()
-            self._hello(client)
-            if self._server.security == "starttls":
-                self._start_tls(client)
-            if self._server.tokens is not None or self._server.username:
-                self._sign_in(client)
+        try:
+            with self._explained():
+                client = self._client = self._connected()
+                self._hello(client)
+                if self._server.security == "starttls":
+                    self._start_tls(client)
+                if self._server.tokens is not None or self._server.username:
+                    self._sign_in(client)
+        except MuxlyError:
+            self._drop()  # a connection that is not signed in is none
+            raise
         return client
 
     def _connected(self) -> smtplib.SMTP:
@@ -151,58 +112,17 @@ class Connection:
         client.starttls(context=self._context())
         self._hello(client)  # what was said before TLS counts for nothing (RFC 3207, 4.2)
 
-    # ---- signing in ------------------------------------------------------------------------------------------------
-
     def _sign_in(self, client: smtplib.SMTP) -> None:
-        offered = client.esmtp_features.get("auth", "").upper().split()
-        wanted = ("XOAUTH2",) if self._server.tokens is not None else ("PLAIN", "LOGIN")
-        mechanism = next((each for each in wanted if each in offered), None)
-        if mechanism is None:
-            raise ConfigurationError(
-                f"the server offers no way to sign in that is known here ({' or '.join(wanted)}); it offers {' '.join(offered) or 'none'}",
-                do="correct `security` and `port`: many servers offer it only over TLS",
-                where=self._server.name,
-            )
-        code, said = self._by_token(client) if self._server.tokens is not None else self._by_password(client, mechanism)
+        code, said = sign_in(client, self._server, self._redaction)
         if code in (235, 503):  # 503: signed in already, by the certificate or the network
             return
         if code < 500:
             raise self._later(code, said)
-        do = (
-            "authorize the account again, or correct `username`"
-            if self._server.tokens is not None
-            else ("correct `username` and `password`; many providers want a password made for this application alone")
-        )
-        raise SignInError(
-            f"the server refuses the sign-in of {self._server.username}: {self._words(code, said)}", do=do, where=self._server.name
-        )
-
-    def _by_password(self, client: smtplib.SMTP, mechanism: str) -> tuple[int, bytes]:
-        """PLAIN (RFC 4616), or LOGIN where it is all there is. Texts are UTF-8, which smtplib's own log-in does not know."""
-        username, password = self._server.username, self._server.password
-        if mechanism == "PLAIN":
-            return client.docmd("AUTH", f"PLAIN {_packed(f'{chr(0)}{username}{chr(0)}{password}')}")
-        code, said = client.docmd("AUTH", f"LOGIN {_packed(username)}")
-        return client.docmd(_packed(password)) if code == 334 else (code, said)
-
-    def _by_token(self, client: smtplib.SMTP) -> tuple[int, bytes]:
-        """XOAUTH2 (https://developers.google.com/workspace/gmail/imap/xoauth2-protocol), with a new token where the first is refused."""
-        source = self._server.tokens
-        assert source is not None
-        for last in (False, True):
-            try:
-                headers = source.headers()
-            except SourceError as error:
-                raise ConfigurationError(f"there is no access token to be had: {error.what}", do=error.do or "correct `auth`") from None
-            token = next((value for name, value in headers.items() if name.lower() == "authorization"), "").rpartition(" ")[2]
-            packed = _packed(f"user={self._server.username}\x01auth=Bearer {token}\x01\x01")
-            self._redaction.learn([token, packed, *source.secrets()])
-            code, said = client.docmd("AUTH", f"XOAUTH2 {packed}")
-            if code == 334:  # why not, in JSON; an empty answer brings the refusal itself
-                code, said = client.docmd("")
-            if code < 500 or last or not source.refused(headers):
-                break
-        return code, said
+        what = f"the server refuses the sign-in of {self._server.username}: {self._words(code, said)}"
+        do = "correct `username` and `password`; many providers want a password made for this application alone"
+        if self._server.tokens is not None:
+            do = "authorize the account again, or correct `username`"
+        raise SignInError(what, do=do, where=self._server.name)
 
     # ---- a mail ----------------------------------------------------------------------------------------------------
 
@@ -222,6 +142,8 @@ class Connection:
             except (smtplib.SMTPServerDisconnected, _Closed) as error:
                 self._drop()
                 what = error.what if isinstance(error, _Closed) else "the connection broke while a mail was sent"
+                if isinstance(error.__context__, TimeoutError):
+                    what = f"there was no answer to a whole mail within {self._server.timeout * _PATIENCE_AFTER_DATA:g} seconds"
                 do = "try again: if the server had taken the mail, it comes once more with the same Message-ID"
                 raise RetryLater(what, do=do, where=self._server.name) from None
             client.sock.settimeout(self._server.timeout)
@@ -341,10 +263,6 @@ def _unreachable(error: Exception, server: Server) -> MuxlyError:
     if isinstance(cause, OSError) and not isinstance(cause, smtplib.SMTPException):
         return _Closed(f"there is no connection to the mail server: {cause.strerror or cause}", do=do, where=server.name)
     return _Closed("the server closed the connection", do=do, where=server.name)
-
-
-def _packed(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
 
 
 def _bytes(said: bytes | str) -> bytes:
