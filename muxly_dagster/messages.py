@@ -287,13 +287,13 @@ def seqs_of(letters_: Sequence[Letter]) -> tuple[int, ...]:
 
 _PUNCTUATION = re.compile(r"[\\`*_\[\]<>~&{}|]")
 _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
-_LINE_START = re.compile(r"^(?:(?P<mark>#{1,6}|[+.)-]|=+|-+)|(?P<number>\d{1,9})(?P<dot>[.)]))(?=\s|$)", re.MULTILINE)
+_LINE_START = re.compile(r"^ ?(?:(?P<mark>#{1,6}|[+.)-]|=+|-+)|(?P<number>\d{1,9})(?P<dot>[.)]))(?=\s|$)", re.MULTILINE)
 
 
 def markdown(text: str) -> str:
-    """A value as Markdown that shows just the value (CommonMark 0.31, 2.4): no emphasis, link, heading or list comes of it."""
-    escaped = _INDENT.sub("", _PUNCTUATION.sub(r"\\\g<0>", text))
-    return _LINE_START.sub(lambda found: f"\\{found[0]}" if found["mark"] else f"{found['number']}\\{found['dot']}", escaped)
+    """A value as Markdown that shows just the value (CommonMark 0.31, 2.4): no emphasis, link, heading, list or code comes of it."""
+    escaped = _INDENT.sub(" ", _PUNCTUATION.sub(r"\\\g<0>", text.replace("\r\n", "\n").replace("\r", "\n")))
+    return _LINE_START.sub(lambda found: found[0].replace(found["mark"] or found["dot"], f"\\{found['mark'] or found['dot']}", 1), escaped)
 
 
 # ---- answers ----------------------------------------------------------------------------------------------------------
