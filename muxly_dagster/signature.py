@@ -1,10 +1,14 @@
-"""Signed webhooks: how a sender signs its requests, as data, and whether a request that came in was signed that way."""
+"""Signed webhooks: how a sender signs its requests, as data; whether a request was signed that way, and signing one.
+
+Each scheme is described once, by a `_Form`: `verify` reads what `sign` writes.
+"""
 
 import base64
 import binascii
 import hmac
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -94,15 +98,110 @@ class Hmac(_Timed):
 Signature = Annotated[StandardWebhooks | Stripe | Slack | HubspotV3 | Github | Shopify | Hmac, Field(discriminator="kind")]
 """How a sender signs. What `webhook: {signature: ...}` of a manifest and of muxly.yaml may say."""
 
-_GITHUB = Hmac(header="X-Hub-Signature-256", prefix="sha256=")
-_SHOPIFY = Hmac(header="X-Shopify-Hmac-Sha256", encoding="base64")
-_SLACK = Hmac(header="X-Slack-Signature", prefix="v0=", signed="v0:{timestamp}:{body}", timestamp_header="X-Slack-Request-Timestamp")
-_HUBSPOT = Hmac(
-    header="X-HubSpot-Signature-v3",
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a scheme looks on the wire: `signed` is what is signed, `prefix` stands before each signature in `header`.
+
+    With a `separator` the header may hold several signatures, one for each secret that is in use. An `id_header` or `timestamp_header` of
+    which the name is empty is not sent; a `stamp_prefix` puts the time into the signature's own header instead. `whsec`: secrets are
+    base64, perhaps behind `whsec_`.
+    """
+
+    header: str
+    signed: str = "{body}"
+    prefix: str = ""
+    encoding: Literal["hex", "base64"] = "hex"
+    algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
+    separator: str = ""
+    id_header: str = ""
+    timestamp_header: str = ""
+    stamp_prefix: str = ""
+    milliseconds: bool = False
+    whsec: bool = False
+
+
+_GITHUB = _Form("X-Hub-Signature-256", prefix="sha256=")
+_SHOPIFY = _Form("X-Shopify-Hmac-Sha256", encoding="base64")
+_SLACK = _Form("X-Slack-Signature", "v0:{timestamp}:{body}", prefix="v0=", timestamp_header="X-Slack-Request-Timestamp")
+_STRIPE = _Form("Stripe-Signature", "{timestamp}.{body}", prefix="v1=", separator=",", stamp_prefix="t=")
+_HUBSPOT = _Form(
+    "X-HubSpot-Signature-v3",
+    "{method}{url}{body}{timestamp}",
     encoding="base64",
-    signed="{method}{url}{body}{timestamp}",
     timestamp_header="X-HubSpot-Request-Timestamp",
+    milliseconds=True,
 )
+
+
+def _form(signature: Signature) -> _Form:
+    match signature:
+        case StandardWebhooks(prefix=prefix):
+            return _Form(
+                f"{prefix}signature",
+                "{id}.{timestamp}.{body}",
+                prefix="v1,",
+                encoding="base64",
+                separator=" ",
+                id_header=f"{prefix}id",
+                timestamp_header=f"{prefix}timestamp",
+                whsec=True,
+            )
+        case Hmac():
+            return _Form(
+                signature.header,
+                signature.signed,
+                signature.prefix,
+                signature.encoding,
+                signature.algorithm,
+                timestamp_header=signature.timestamp_header,
+            )
+        case Stripe():
+            return _STRIPE
+        case Slack():
+            return _SLACK
+        case HubspotV3():
+            return _HUBSPOT
+        case Github():
+            return _GITHUB
+        case Shopify():
+            return _SHOPIFY
+
+
+def carries_several(signature: Signature) -> bool:
+    """Whether a request can hold a signature for each of several secrets, for the time in which one replaces the other."""
+    return bool(_form(signature).separator)
+
+
+def check_secret(signature: Signature, secret: str) -> None:
+    """Raises ConfigurationError for a secret that cannot be used. Never shows it."""
+    _key(_form(signature), secret)
+
+
+def sign(
+    signature: Signature, secrets: Sequence[str], method: str, url: str, body: bytes, now: float, *, identity: str = ""
+) -> dict[str, str]:
+    """The headers that prove to a receiver who knows one of the secrets where a request comes from.
+
+    `now` is the time of this attempt in seconds since 1970: a repetition is signed anew. `identity` is the message's id, the same in
+    every repetition. Where a scheme has room for one signature only, it is made with the first secret. What a scheme does not sign (the
+    method and the address, mostly) is not looked at. Raises ConfigurationError where there is no usable secret.
+    """
+    _require(secrets)
+    form = _form(signature)
+    stamp = str(int(now * 1000) if form.milliseconds else int(now))
+    if isinstance(signature, HubspotV3):
+        url = _hubspot_url(url)
+    values = {"method": method.upper().encode(), "url": url.encode(), "body": body, "timestamp": stamp.encode(), "id": identity.encode()}
+    message = _filled(form.signed, values)
+    used = secrets if form.separator else secrets[:1]
+    written = [form.prefix + _written(form, hmac.digest(_key(form, secret), message, form.algorithm)) for secret in used]
+    headers = {form.header: form.separator.join([form.stamp_prefix + stamp, *written] if form.stamp_prefix else written)}
+    if form.timestamp_header:
+        headers[form.timestamp_header] = stamp
+    if form.id_header:
+        headers[form.id_header] = identity
+    return headers
 
 
 def verify(
@@ -115,90 +214,68 @@ def verify(
 
     Raises SignatureRefused, and ConfigurationError where there is no usable secret.
     """
+    _require(secrets)
+    form = _form(signature)
+    fields = {name.lower(): value for name, value in headers.items()}
+    identity = _header(fields, form.id_header) if form.id_header else ""
+    text = _header(fields, form.header)
+    signatures, stamp = _read(form, text)
+    if form.timestamp_header or form.stamp_prefix:
+        tolerance = signature.tolerance if isinstance(signature, _Timed) else 0.0
+        stamp = _timely(_header(fields, form.timestamp_header) if form.timestamp_header else stamp, now, tolerance)
+    if not form.separator and not text.startswith(form.prefix):
+        raise _refused(f"{form.header} does not begin with {form.prefix}")
+    urls = dict.fromkeys((_hubspot_url(url), url)) if isinstance(signature, HubspotV3) else (url,)
+    values = {"method": method.upper().encode(), "body": body, "timestamp": stamp.encode(), "id": identity.encode()}
+    messages = [_filled(form.signed, {**values, "url": each.encode()}) for each in urls]
+    _must_match(form, signatures, [_key(form, secret) for secret in secrets], messages)
+
+
+# ---- what they are made of ------------------------------------------------------------------------------------------------
+
+
+def _require(secrets: Sequence[str]) -> None:
     if not secrets or not all(secrets):
         raise ConfigurationError("a signed webhook has no secret", do="set it: with an empty one, anybody could sign")
-    fields = {name.lower(): value for name, value in headers.items()}
-    request = {"method": method.upper().encode(), "url": url.encode(), "body": body}
-    match signature:
-        case StandardWebhooks():
-            _standard_webhooks(signature, secrets, fields, body, now)
-        case Stripe():
-            _stripe(signature, secrets, fields, body, now)
-        case HubspotV3():
-            decoded = _HUBSPOT_DECODED.sub(lambda found: chr(int(found[1], 16)), url)
-            _hmac(
-                _HUBSPOT, secrets, [{**request, "url": u.encode()} for u in dict.fromkeys((decoded, url))], fields, now, signature.tolerance
-            )
-        case Slack():
-            _hmac(_SLACK, secrets, [request], fields, now, signature.tolerance)
-        case Github():
-            _hmac(_GITHUB, secrets, [request], fields, now, _GITHUB.tolerance)
-        case Shopify():
-            _hmac(_SHOPIFY, secrets, [request], fields, now, _SHOPIFY.tolerance)
-        case Hmac():
-            _hmac(signature, secrets, [request], fields, now, signature.tolerance)
 
 
-# ---- the schemes ------------------------------------------------------------------------------------------------------
+def _read(form: _Form, text: str) -> tuple[list[str], str]:
+    """The signatures in a header as they are written, and the time where it stands beside them."""
+    if not form.separator:
+        return [text.removeprefix(form.prefix)], ""
+    parts = [part.strip() for part in text.split(form.separator)]
+    stamps = [part.removeprefix(form.stamp_prefix) for part in parts if form.stamp_prefix and part.startswith(form.stamp_prefix)]
+    return [part.removeprefix(form.prefix) for part in parts if part.startswith(form.prefix)], next(iter(stamps), "")
 
 
-def _hmac(
-    scheme: Hmac, secrets: Sequence[str], requests: Sequence[Mapping[str, bytes]], fields: Mapping[str, str], now: float, tolerance: float
-) -> None:
-    """`requests` are the forms in which the same request may have been signed."""
-    text = _header(fields, scheme.header)
-    stamp = b""
-    if scheme.timestamp_header:
-        stamp = _timely(_header(fields, scheme.timestamp_header), now, tolerance).encode()
-    if not text.startswith(scheme.prefix):
-        raise _refused(f"{scheme.header} does not begin with {scheme.prefix}")
-    decode = _hex if scheme.encoding == "hex" else _base64
-    messages = [_filled(scheme.signed, {**request, "timestamp": stamp}) for request in requests]
-    _must_match([text.removeprefix(scheme.prefix)], decode, [s.encode() for s in secrets], messages, scheme.algorithm, scheme.header)
-
-
-def _stripe(scheme: Stripe, secrets: Sequence[str], fields: Mapping[str, str], body: bytes, now: float) -> None:
-    parts = [part.strip().partition("=") for part in _header(fields, "Stripe-Signature").split(",")]
-    stamp = _timely(next((value for name, _, value in parts if name == "t"), ""), now, scheme.tolerance)
-    signatures = [value for name, _, value in parts if name == "v1"]
-    _must_match(signatures, _hex, [s.encode() for s in secrets], [stamp.encode() + b"." + body], "sha256", "Stripe-Signature")
-
-
-def _standard_webhooks(scheme: StandardWebhooks, secrets: Sequence[str], fields: Mapping[str, str], body: bytes, now: float) -> None:
-    identity = _header(fields, f"{scheme.prefix}id")
-    stamp = _timely(_header(fields, f"{scheme.prefix}timestamp"), now, scheme.tolerance)
-    name = f"{scheme.prefix}signature"
-    signatures = [text.removeprefix("v1,") for text in _header(fields, name).split() if text.startswith("v1,")]
-    message = f"{identity}.{stamp}.".encode() + body
-    _must_match(signatures, _base64, [_standard_key(secret) for secret in secrets], [message], "sha256", name)
-
-
-def _standard_key(secret: str) -> bytes:
+def _key(form: _Form, secret: str) -> bytes:
+    if not form.whsec:
+        return secret.encode()
     key = _base64(secret.removeprefix("whsec_"))
     if not key:
         raise ConfigurationError("the secret of a Standard Webhooks sender is not base64", do="copy it whole, with its `whsec_`")
     return key
 
 
-# ---- what they are made of ------------------------------------------------------------------------------------------------
+def _written(form: _Form, digest: bytes) -> str:
+    return digest.hex() if form.encoding == "hex" else base64.b64encode(digest).decode()
 
 
-def _must_match(
-    given: Sequence[str],
-    decode: Callable[[str], bytes],
-    keys: Sequence[bytes],
-    messages: Sequence[bytes],
-    algorithm: str,
-    header: str,
-) -> None:
+def _hubspot_url(url: str) -> str:
+    """HubSpot signs the address with some of its characters decoded."""
+    return _HUBSPOT_DECODED.sub(lambda found: chr(int(found[1], 16)), url)
+
+
+def _must_match(form: _Form, given: Sequence[str], keys: Sequence[bytes], messages: Sequence[bytes]) -> None:
+    decode = _hex if form.encoding == "hex" else _base64
     signatures = [decode(text) for text in given[:_MOST_SIGNATURES]]
     if not any(signatures):
-        raise _refused(f"{header} holds no signature that can be read")
-    expected = [hmac.digest(key, message, algorithm) for key in keys for message in messages]
+        raise _refused(f"{form.header} holds no signature that can be read")
+    expected = [hmac.digest(key, message, form.algorithm) for key in keys for message in messages]
     # Every pair is compared, each in constant time: neither the answer nor how long it takes says how near a guess was.
     if not sum(hmac.compare_digest(a, b) for a in signatures for b in expected):
         raise _refused(
-            f"{header} was not made with this secret for this request", "check the secret, and that no proxy changes address or body"
+            f"{form.header} was not made with this secret for this request", "check the secret, and that no proxy changes address or body"
         )
 
 

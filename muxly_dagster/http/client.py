@@ -5,10 +5,9 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,19 +15,24 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from muxly_dagster.auth import Auth, NoAuth, TokenSource
-from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, SourceError
+from muxly_dagster.errors import ConfigurationError, RetryLater, SourceError
 from muxly_dagster.http import outcomes
 from muxly_dagster.http.credentials import Credentials, Live
 from muxly_dagster.http.downloading import PROGRESS, Download, Downloaded, FileTooLarge, Receiving
+from muxly_dagster.http.flow import Flow, Parts, Source
+from muxly_dagster.http.guard import AddressGuard, Pins
 from muxly_dagster.http.hosts import Reach, merge_query, same_place, without_params
+from muxly_dagster.http.judging import Course, Failure, Judging
 from muxly_dagster.http.limits import Budgets, Limit, Stopped
 from muxly_dagster.http.messages import Request, Response
-from muxly_dagster.http.outcomes import Judge, Verdict
+from muxly_dagster.http.ordered import in_order
+from muxly_dagster.http.outcomes import Judge
 from muxly_dagster.http.outgoing import Outgoing, common_headers, outgoing
 from muxly_dagster.http.redaction import Redaction
-from muxly_dagster.http.retries import UNTOUCHED, Retries, retry_after
+from muxly_dagster.http.retries import Retries
 from muxly_dagster.http.shared import SharedBudgets
-from muxly_dagster.http.transport import Answer, Timeouts, Trouble, open_transport
+from muxly_dagster.http.transport import open_transport
+from muxly_dagster.http.wire import Answer, Timeouts, Trouble
 from muxly_dagster.services import Turns
 
 _log = logging.getLogger("muxly.http")
@@ -42,18 +46,8 @@ _T = TypeVar("_T")
 _Send = Callable[[str, str, Mapping[str, str], bytes | None], Answer]
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """One attempt that failed: whether to go on, the wait the server asked for in seconds, whether a rate limit was hit.
-
-    `refused` are credentials that were given out for a while and were not accepted.
-    """
-
-    error: MuxlyError
-    again: bool = False
-    asked: float | None = None
-    limited: bool = False
-    refused: Credentials | None = None
+Signer = Callable[[Outgoing], Mapping[str, str]]
+"""Makes headers of a request as it goes out, such as a signature with the time of this very attempt."""
 
 
 class Http:
@@ -67,6 +61,9 @@ class Http:
     A token source as `auth` is asked for credentials at every attempt; when they are refused and it can give others, the request
     is sent once more. With `turns`, the `limits` are held together with every other client of the same `account` (a text that
     names whose allowance they are; the base URL where it is empty), in this process and in others.
+
+    `signer` adds headers to every attempt. With a `guard`, only addresses that it lets pass are connected to; then the base URL is one
+    that it made plain, and its host is the only one that can be asked.
     """
 
     def __init__(
@@ -85,6 +82,8 @@ class Http:
         concurrency: int = 16,
         turns: Turns | None = None,
         account: str = "",
+        signer: Signer | None = None,
+        guard: AddressGuard | None = None,
     ) -> None:
         base = urlsplit(base_url) if base_url else None
         self._credentials = Credentials({}) if isinstance(auth, TokenSource) else Credentials.of(auth, base)
@@ -98,12 +97,15 @@ class Http:
         self._headers = common_headers(headers or {}, self._credentials)
         self._common = self._credentials, self._headers
         self._hidden = frozenset([*self._credentials.secrets, *(s for s in secrets if s)])
-        self._retries, self._judge, self._max_body, self._timeouts = retries, judge, max_body, timeouts
+        self._retries, self._max_body, self._timeouts, self._signer = retries, max_body, timeouts, signer
+        self._judging = Judging(judge, self._redaction, timeouts, max_body)
         base_path = base.path if base else ""
         own = Budgets(limits, base_path)
         self._account = account or self._base_url
         self._budgets = SharedBudgets(limits, base_path, turns, self._account) if turns is not None and limits else own
-        self._transport = open_transport(timeouts, self._redaction)
+        self._own = own if self._budgets is own else None
+        self._pins = Pins(guard, self._base_url) if guard is not None else None
+        self._transport = open_transport(timeouts, self._redaction, self._pins)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="muxly-http")
         self._closed = threading.Event()
         self._allowed: set[tuple[str, str]] = set()
@@ -127,6 +129,20 @@ class Http:
         iterator ends what waits and waits for what is on the wire: afterwards nothing of it is running.
         """
         return self._in_order((partial(self._exchange, request) for request in requests), in_flight)
+
+    def flow(self, source: Source, in_flight: int) -> None:
+        """Send what a source gives, whenever it gives it, at most `in_flight` requests at once; returns when there is nothing more.
+
+        For many small requests: an answer is told of as soon as it is there, in no order. Errors are told of, not raised. Redirects of
+        what is not a GET are answers, as everywhere.
+        """
+        stop = self._begin()
+        live = None if self._live is None else self._live.now
+        lent = (self._own, self._judging, self._pins, self._threads)
+        try:
+            Flow(Parts(self._ready, self._signed, self._exchange, live, self._with, *lent), source, in_flight, stop).run()
+        finally:
+            self._end(stop)
 
     def download(self, request: Request, path: Path, *, max_bytes: int) -> Downloaded:
         """Send a request and write its answer's body to a file, in bounded memory and however long it takes; errors as in `request`.
@@ -161,35 +177,7 @@ class Http:
 
     def _in_order(self, deeds: Iterable[Callable[[threading.Event], _T]], in_flight: int) -> Iterator[_T]:
         stop = self._begin()
-        pending: deque[Future[_T]] = deque()
-        source = iter(deeds)
-        more = patient = True
-        try:
-            while True:
-                while more and len(pending) < max(1, in_flight):
-                    try:
-                        pending.append(self._threads.submit(next(source), stop))
-                    except StopIteration:
-                        more = False
-                    except Exception as error:
-                        failed: Future[_T] = Future()
-                        failed.set_exception(error)
-                        pending.append(failed)
-                        more = False
-                if not pending:
-                    return
-                yield pending.popleft().result()
-        except (Exception, GeneratorExit):
-            raise
-        except BaseException:
-            patient = False  # Ctrl-C must not wait for slow answers: closing the client ends them
-            raise
-        finally:
-            self._end(stop)
-            for future in pending:
-                future.cancel()
-            if patient:
-                wait(pending)
+        yield from in_order(deeds, in_flight, self._threads, stop, lambda: self._end(stop))
 
     def name_of(self, request: Request) -> str:
         """A name for what is asked and by whom, for what is kept of its answer: the same account's same request has the same one."""
@@ -234,7 +222,9 @@ class Http:
                 if stop.is_set() or error.after is not None or receiving.furthest < before + PROGRESS:
                     raise
 
-    def _exchange(self, request: Request, stop: threading.Event, send: _Send | None = None) -> Response:
+    def _ready(self, request: Request) -> tuple[Outgoing, str]:
+        """The request as it would go out, and the path its budgets go by. Raises ConfigurationError, SourceError for a place it may not
+        go to."""
         first = self._made(request, self._headers, self._credentials)
         address = urlsplit(first.url.partition("?")[0])  # which is the same for all pages, so it is remembered
         if (place := (address.scheme, address.netloc)) not in self._allowed:
@@ -245,10 +235,23 @@ class Http:
             if refusal:
                 raise SourceError(f"the request goes to a place {refusal}", do=outcomes.ADD_HOST, where=self._where(first))
             self._allowed.add(place)
-        path = address.path or "/"
+        return first, address.path or "/"
+
+    def _exchange(
+        self,
+        request: Request,
+        stop: threading.Event,
+        send: _Send | None = None,
+        course: Course | None = None,
+        failure: Failure | None = None,
+    ) -> Response:
+        """Send a request as often as `retries` say; from the second attempt on where the first has already met a `failure`."""
+        first, path = self._ready(request)
+        course = course or Course()
         spent, renewed = 0.0, False
         for attempt in itertools.count(1):
-            answer, seconds = self._attempt(request, first, path, stop, send)
+            answer, seconds = (failure, course.seconds) if failure else self._attempt(request, first, path, stop, send, course)
+            failure = None
             if isinstance(answer, Response):
                 return answer
             spent += seconds
@@ -257,7 +260,7 @@ class Http:
                 continue
             if not answer.again:
                 raise answer.error
-            delay = self._retries.delay(attempt) + (answer.asked or 0.0)
+            delay = self._retries.delay(attempt, answer.asked or 0.0)
             if attempt >= self._retries.attempts or spent + max(delay, answer.asked or 0.0) > self._retries.budget_seconds:
                 raise outcomes.given_up(answer.error, attempt, answer.asked)
             if answer.asked is not None or answer.limited:
@@ -270,15 +273,15 @@ class Http:
         raise AssertionError("unreachable")
 
     def _attempt(
-        self, request: Request, first: Outgoing, path: str, stop: threading.Event, send: _Send | None
-    ) -> "tuple[Response | _Failure, float]":
+        self, request: Request, first: Outgoing, path: str, stop: threading.Event, send: _Send | None, course: Course
+    ) -> "tuple[Response | Failure, float]":
         """Wait for a turn and send once: what came of it, and the seconds it took without the wait."""
         began = time.monotonic()
         if self._live is not None:
             try:
                 self._live.now()  # may take a while, and a turn must be used at once
             except RetryLater as error:
-                return _Failure(error, again=True, asked=error.after), time.monotonic() - began
+                return Failure(error, again=True, asked=error.after), time.monotonic() - began
         try:
             turn = self._budgets.start(path, stop)
         except Stopped:
@@ -286,14 +289,20 @@ class Http:
         began = time.monotonic()
         try:
             if self._live is not None:
-                first = self._signed(request, self._live.now())
-            return self._once(request, first, send), time.monotonic() - began
+                first = self._with(request, self._live.now())
+            answer = self._once(request, self._signed(first), send, course)
         except RetryLater as error:
-            return _Failure(error, again=True, asked=error.after), time.monotonic() - began
+            answer = Failure(error, again=True, asked=error.after)
         finally:
             self._budgets.finish(turn)
+        course.seconds = time.monotonic() - began
+        return answer, course.seconds
 
-    def _signed(self, request: Request, credentials: Credentials) -> Outgoing:
+    def _signed(self, asked: Outgoing) -> Outgoing:
+        """The request with what its signer makes of it at this moment."""
+        return asked if self._signer is None else replace(asked, headers={**asked.headers, **self._signer(asked)})
+
+    def _with(self, request: Request, credentials: Credentials) -> Outgoing:
         """The request with credentials that are valid now."""
         known, common = self._common
         if known is not credentials:
@@ -307,37 +316,15 @@ class Http:
             return made
         return replace(made, headers=credentials.strip(made.headers, self._hidden.union(credentials.secrets)), credentials=Credentials({}))
 
-    def _once(self, request: Request, first: Outgoing, send: _Send | None) -> "Response | _Failure":
+    def _once(self, request: Request, first: Outgoing, send: _Send | None, course: Course) -> "Response | Failure":
         """Send once and judge what comes back."""
         try:
             response = self._follow(request, first, send)
         except Trouble as trouble:
-            error = outcomes.failure_of_trouble(trouble, self._where(first), self._redaction, self._timeouts, self._max_body)
-            if trouble.kind not in ("connect", "timeout", "broken", "garbled"):
-                return _Failure(error)
-            if trouble.sent and not request.repeatable:
-                return _Failure(outcomes.not_repeated(error))
-            return _Failure(error, again=True)
-        own = self._judge(response) if self._judge else None
-        usual: Verdict = "ok" if response.status in request.expected else outcomes.verdict_of(response.status)
-        verdict, asked, cause = (*own, None)[:3] if isinstance(own, tuple) else (own or usual, None, None)
-        if verdict in ("ok", "skip"):
-            return response
-        if verdict != "retry":
-            # Without the API's own word a 403 is a missing permission, which another token would miss too.
-            refused = verdict == "sign_in" and (own is not None or response.status == 401) and self._was_signed(request, first, response)
-            return _Failure(outcomes.failure_of_response(response, verdict, asked, cause), refused=first.credentials if refused else None)
-        asked = retry_after(response) if asked is None else asked
-        error = outcomes.failure_of_response(response, verdict, asked, cause)
-        if own is None and not request.repeatable and response.status not in UNTOUCHED:
-            return _Failure(outcomes.not_repeated(error))
-        return _Failure(error, again=True, asked=asked, limited=response.status == 429 or cause == "rate_limit")
-
-    @staticmethod
-    def _was_signed(request: Request, first: Outgoing, response: Response) -> bool:
-        """Whether the credentials reached the place that answered: no header of the request's own, no other host instead."""
-        replaced = {name.lower() for name in request.headers or ()} & {name.lower() for name in first.credentials.headers}
-        return not replaced and same_place(urlsplit(first.url), urlsplit(response.url))
+            course.statuses.append(0)
+            return self._judging.of_trouble(trouble, request, first)
+        course.statuses.append(response.status)
+        return self._judging.of_response(response, request, first)
 
     def _follow(self, request: Request, first: Outgoing, send: _Send | None) -> Response:
         """Send once, following redirects. Raises Trouble, and SourceError for a redirect that may not be followed."""
@@ -372,7 +359,7 @@ class Http:
         raise SourceError(f"redirects more than {_MOST_REDIRECTS} times", do=do, where=self._where(first))
 
     def _where(self, asked: Outgoing) -> str:
-        return f"{asked.method} {self._redaction(asked.url)}"
+        return self._judging.where(asked)
 
     # ---- what is under way ----------------------------------------------------------------------------------------------
 

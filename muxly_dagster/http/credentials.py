@@ -4,6 +4,7 @@ import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 from urllib.parse import SplitResult, unquote
 
@@ -98,10 +99,15 @@ class Live:
 def check_headers(headers: Mapping[str, str]) -> None:
     """Raises ConfigurationError for a header that cannot be sent. Never shows its value."""
     for name, value in headers.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        if not _is_name(name):
             raise ConfigurationError("a header has a name that HTTP does not allow", do="use letters, digits and hyphens")
         if _CONTROL.search(value):
             raise ConfigurationError(
                 f"the header {name} would hold a line break or another control character",
                 do="check where its value comes from: files and variables often end in a line break",
             )
+
+
+@lru_cache(maxsize=1024)
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text) is not None

@@ -16,7 +16,7 @@ from muxly_dagster.errors import MuxlyError, SourceError
 from muxly_dagster.http.inflating import Form, inflate
 from muxly_dagster.http.messages import Headers, Request, Response
 from muxly_dagster.http.redaction import Redaction
-from muxly_dagster.http.transport import PIECE, Answer, Transport, Trouble
+from muxly_dagster.http.wire import PIECE, Answer, Transport, Trouble
 
 PROGRESS = 2**20
 """Bytes that must have come between two losses of the connection for a download to count its attempts anew."""

@@ -102,6 +102,17 @@ class Budgets:
                 budget.take(now)
         return mine
 
+    def start_now(self, path: str) -> list[Budget] | None:
+        """Take a turn if there is one this very moment; None if it would have to be waited for."""
+        mine = [self._whole, *self._covering(path)] if self._budgets else [self._whole]
+        with self._lock:
+            now = time.monotonic()
+            if not all(budget.has_room() and budget.opens_at() <= now for budget in mine):
+                return None
+            for budget in mine:
+                budget.take(now)
+        return mine
+
     def finish(self, taken: list[Budget]) -> None:
         """Give a turn back."""
         with self._changed:

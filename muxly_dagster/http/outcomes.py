@@ -7,7 +7,7 @@ from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater, Sig
 from muxly_dagster.http.messages import Response
 from muxly_dagster.http.redaction import Redaction
 from muxly_dagster.http.retries import PASSING
-from muxly_dagster.http.transport import Timeouts, Trouble
+from muxly_dagster.http.wire import Timeouts, Trouble
 
 Verdict = Literal["ok", "retry", "sign_in", "skip", "fail"]
 """What an answer means: take it, send the request again, renew the credentials, hand it back as it is, give up."""

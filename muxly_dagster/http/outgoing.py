@@ -23,6 +23,11 @@ class Outgoing:
     credentials: Credentials
     content: bytes | None
 
+    @property
+    def address(self) -> str:
+        """The whole URL as the other side sees it."""
+        return merge_query(self.url, self.credentials.params)
+
 
 def common_headers(own: Mapping[str, str], credentials: Credentials) -> dict[str, str]:
     """The headers of every request of a client: Muxly's, then the client's, then those that sign in."""

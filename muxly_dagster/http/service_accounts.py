@@ -15,7 +15,7 @@ from muxly_dagster.http.grants import refusal
 from muxly_dagster.http.messages import Request
 from muxly_dagster.http.retries import Retries
 from muxly_dagster.http.token_endpoint import Refused, Token, TokenEndpoint
-from muxly_dagster.http.transport import Timeouts
+from muxly_dagster.http.wire import Timeouts
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _LIFE = 3600

@@ -16,7 +16,7 @@ from muxly_dagster.http.messages import Request, Response
 from muxly_dagster.http.outcomes import Verdict
 from muxly_dagster.http.redaction import Redaction
 from muxly_dagster.http.retries import PASSING, Retries
-from muxly_dagster.http.transport import Timeouts
+from muxly_dagster.http.wire import Timeouts
 
 _PATIENCE = Retries(attempts=2, base=0.5, budget_seconds=10)
 """The request that needs the token tries again by its own rules; this only meets a connection that was cut."""

@@ -5,112 +5,62 @@ small pages per CPU second as httpx does on top of it. Both take certificates fr
 SSL_CERT_DIR, and proxies from the environment; neither follows redirects, keeps cookies or retries here.
 """
 
-import http.cookiejar
-import logging
 import os
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, TypeVar
 
 from muxly_dagster.http import native
+from muxly_dagster.http.guard import Pins
 from muxly_dagster.http.messages import Headers
+from muxly_dagster.http.over_httpx import HttpxTransport
 from muxly_dagster.http.redaction import Redaction
+from muxly_dagster.http.wire import BEGINNING, IDLE, Answer, Taker, Timeouts, Transport, Trouble
 
 HAS_PYREQWEST = native.load()
 if HAS_PYREQWEST:
     from pyreqwest import exceptions
-    from pyreqwest.client import SyncClientBuilder
+    from pyreqwest.client import ClientBuilder, SyncClientBuilder
 
 if TYPE_CHECKING:
-    from pyreqwest.client import SyncClient
-    from pyreqwest.response import SyncResponse
-
-_IDLE = 30
-"""Seconds an unused connection is kept: less than the usual server keeps it, so that none is found closed when needed."""
-
-_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
-"""The loggers of httpx that tell whole URLs and the headers of answers."""
+    from pyreqwest.client import BaseClientBuilder, Client, SyncClient
+    from pyreqwest.response import BaseResponse, SyncResponse
 
 
-class Timeouts(BaseModel):
-    """How long to wait, in seconds: for a connection, for the next bytes, and for one attempt as a whole."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    connect: float = Field(10.0, gt=0, description="For the connection.")
-    read: float = Field(60.0, gt=0, description="For the next bytes of an answer.")
-    total: float = Field(300.0, gt=0, description="For one attempt, from connecting to the last byte.")
-
-
-class Answer(NamedTuple):
-    """What came back, decompressed."""
-
-    status: int
-    headers: Headers
-    content: bytes
-
-
-Taker = Callable[[int, Headers], Callable[[bytes], None] | None]
-"""Sees status and headers of an answer, and says where the pieces of its body go; None: it does not want the body."""
-
-PIECE = 512 * 1024
-"""Most bytes of one piece of a body that is handed on as it comes: neither library's own buffer holds more."""
-
-_BEGINNING = 64 * 1024
-"""Bytes of a body that nobody takes which are read all the same: an error page says what is wrong in fewer."""
-
-
-Kind = Literal["connect", "timeout", "broken", "garbled", "certificate", "too_large", "invalid", "closed"]
-
-
-class Trouble(Exception):
-    """No usable answer came. `sent` says whether the other side may have acted on the request; the text may hold secrets."""
-
-    def __init__(self, kind: Kind, text: str, *, sent: bool = True) -> None:
-        super().__init__(text)
-        self.kind, self.text, self.sent = kind, text, sent
-
-
-class Transport(Protocol):
-    """Sends requests from any thread over connections it keeps."""
-
-    def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
-        """Send one request and read its answer, at most `max_body` bytes of it. Raises Trouble."""
-
-    def receive(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, take: Taker) -> Answer:
-        """Send one request and hand its answer's body on in pieces, as it stands on the wire and however long it takes as a whole.
-
-        The answer holds the beginning of a body that is not taken. Raises Trouble, and what the taker raises.
-        """
-
-    def close(self) -> None:
-        """Close all connections; requests under way fail with Trouble."""
-
-
-def open_transport(timeouts: Timeouts, redaction: Redaction) -> Transport:
-    """The fastest transport that can be had here."""
-    return PyreqwestTransport(timeouts) if HAS_PYREQWEST else HttpxTransport(timeouts, redaction)
+def open_transport(timeouts: Timeouts, redaction: Redaction, pins: Pins | None = None) -> Transport:
+    """The fastest transport that can be had here; with `pins`, one that connects to the addresses that were checked."""
+    return PyreqwestTransport(timeouts, pins) if HAS_PYREQWEST else HttpxTransport(timeouts, redaction, pins)
 
 
 class PyreqwestTransport:
     """reqwest and rustls, called without the GIL."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
-        self._timeouts = timeouts
-        self._client = _client(timeouts).timeout(timedelta(seconds=timeouts.total)).build()
+    def __init__(self, timeouts: Timeouts, pins: Pins | None = None) -> None:
+        self._timeouts, self._pins = timeouts, pins
+        self._clients: dict[str | None, SyncClient] = {}
         self._receiving: SyncClient | None = None
         self._lock = threading.Lock()
+        if pins is None:
+            self._client(None)
 
     def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
         """See Transport."""
+        if self._pins is None:
+            return self._send(None, method, url, headers, content, max_body)
+        address = self._pins.current()
         try:
-            builder = self._client.request(method, url).headers(headers)
+            return self._send(address, method, url, headers, content, max_body)
+        except Trouble as trouble:
+            if not trouble.sent:
+                self._pins.failed(address)
+            raise
+
+    def _send(self, address: str | None, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
+        try:
+            builder = self._client(address).request(method, url).headers(headers)
             if content is not None:
                 builder = builder.body_bytes(content)
             with builder.build_streamed() as response:
@@ -132,7 +82,7 @@ class PyreqwestTransport:
                 received, reader = _headers(response), response.body_reader
                 write = take(response.status, received)
                 if write is None:
-                    return Answer(response.status, received, bytes(reader.read(_BEGINNING) or b""))
+                    return Answer(response.status, received, bytes(reader.read(BEGINNING) or b""))
                 while (piece := reader.read_chunk()) is not None:  # read() would lose what came last before a connection broke
                     write(bytes(piece))
                 return Answer(response.status, received, b"")
@@ -141,31 +91,80 @@ class PyreqwestTransport:
         except ValueError as error:
             raise Trouble("invalid", str(error), sent=False) from None
 
+    def _client(self, address: str | None) -> "SyncClient":
+        """The client whose connections go to this address; None: wherever the name leads."""
+        client = self._clients.get(address)
+        if client is None:
+            with self._lock:
+                client = self._clients.get(address)
+                if client is None:
+                    client = _configured(SyncClientBuilder(), self._timeouts, self._pins, address).build()
+                    self._clients[address] = client
+        return client
+
     def _receiver(self) -> "SyncClient":
         """The client for bodies that are handed on: a total timeout and decompression belong to a client as a whole."""
         with self._lock:
             if self._receiving is None:
-                plain = _client(self._timeouts).gzip(False).brotli(False).zstd(False).deflate(False)
-                self._receiving = plain.build()
+                address = self._pins.current() if self._pins is not None else None
+                plain = _configured(SyncClientBuilder(), self._timeouts, self._pins, address, total=False)
+                self._receiving = plain.gzip(False).brotli(False).zstd(False).deflate(False).build()
             return self._receiving
 
     def close(self) -> None:
         """See Transport."""
-        self._client.close()
         with self._lock:
-            if self._receiving is not None:
-                self._receiving.close()
+            for client in [*self._clients.values(), *([self._receiving] if self._receiving is not None else [])]:
+                client.close()
 
 
-def _client(timeouts: Timeouts) -> "SyncClientBuilder":
+def open_async(timeouts: Timeouts, pins: Pins | None, address: str | None) -> "Client":
+    """A client for requests that one thread has under way by the dozen; otherwise the same. Needs pyreqwest."""
+    return _configured(ClientBuilder(), timeouts, pins, address).build()
+
+
+async def send_async(client: "Client", method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
+    """See Transport.send."""
+    try:
+        builder = client.request(method, url).headers(headers)
+        if content is not None:
+            builder = builder.body_bytes(content)
+        async with builder.build_streamed() as response:
+            received = _headers(response)
+            if method == "HEAD":
+                return Answer(response.status, received, b"")
+            if _announced(received, max_body):
+                return Answer(response.status, received, (await response.bytes()).to_bytes())
+            reader, parts, size = response.body_reader, [], 0
+            while (part := await reader.read()) is not None:
+                size += len(part)
+                if size > max_body:
+                    raise Trouble("too_large", "more bytes than that came")
+                parts.append(part)
+            return Answer(response.status, received, b"".join(parts))
+    except exceptions.PyreqwestError as error:
+        raise _trouble(error) from None
+    except ValueError as error:
+        raise Trouble("invalid", str(error), sent=False) from None
+
+
+_Builder = TypeVar("_Builder", bound="BaseClientBuilder")
+
+
+def _configured(builder: _Builder, timeouts: Timeouts, pins: Pins | None, address: str | None, *, total: bool = True) -> _Builder:
     builder = (
-        SyncClientBuilder()
-        .follow_redirects(False)
+        builder.follow_redirects(False)
         .referer(False)
         .connect_timeout(timedelta(seconds=timeouts.connect))
         .read_timeout(timedelta(seconds=timeouts.read))
-        .pool_idle_timeout(timedelta(seconds=_IDLE))
+        .pool_idle_timeout(timedelta(seconds=IDLE))
     )
+    if total:
+        builder = builder.timeout(timedelta(seconds=timeouts.total))
+    if pins is not None and address is not None:
+        builder = builder.resolve(pins.host, address, pins.port)
+    if pins is not None and not pins.proxied:
+        builder = builder.no_proxy()  # the two ways to read NO_PROXY differ, and a pin is nothing to a proxy
     if _has_system_certificates():
         return builder
     import certifi
@@ -173,7 +172,7 @@ def _client(timeouts: Timeouts) -> "SyncClientBuilder":
     return builder.add_root_certificate_pem(certifi.contents().encode())
 
 
-def _headers(response: "SyncResponse") -> Headers:
+def _headers(response: "BaseResponse") -> Headers:
     try:
         return Headers(response.headers.items())
     except ValueError:  # a value that is not ASCII: leave that field out, keep the others
@@ -185,11 +184,7 @@ def _headers(response: "SyncResponse") -> Headers:
 
 
 def _read(response: "SyncResponse", headers: Headers, max_body: int) -> bytes:
-    # Content-Length is gone from a body that gets decompressed, so where it stands it bounds what will come.
-    length = headers.get("content-length", "")
-    if length.isdecimal() and "transfer-encoding" not in headers:
-        if int(length) > max_body:
-            raise Trouble("too_large", f"{length} bytes announced")
+    if _announced(headers, max_body):
         return response.bytes().to_bytes()
     reader, parts, size = response.body_reader, [], 0
     while (part := reader.read()) is not None:
@@ -198,6 +193,17 @@ def _read(response: "SyncResponse", headers: Headers, max_body: int) -> bytes:
             raise Trouble("too_large", "more bytes than that came")
         parts.append(part)
     return b"".join(parts)
+
+
+def _announced(headers: Headers, max_body: int) -> bool:
+    """Whether the body's length is known before it comes. Raises Trouble for one that is too large."""
+    # Content-Length is gone from a body that gets decompressed, so where it stands it bounds what will come.
+    length = headers.get("content-length", "")
+    if not length.isdecimal() or "transfer-encoding" in headers:
+        return False
+    if int(length) > max_body:
+        raise Trouble("too_large", f"{length} bytes announced")
+    return True
 
 
 def _trouble(error: "exceptions.PyreqwestError") -> Trouble:
@@ -229,81 +235,3 @@ def _has_system_certificates() -> bool:
     with suppress(OSError):
         return bool(paths.capath and os.listdir(paths.capath))
     return False
-
-
-class HttpxTransport:
-    """httpx with its own connections: slower, and everywhere."""
-
-    def __init__(self, timeouts: Timeouts, redaction: Redaction) -> None:
-        import httpx
-
-        self._httpx = httpx
-        self._total = timeouts.total
-        no_cookies = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=_IDLE),
-            cookies=no_cookies,
-            headers={"Accept-Encoding": "gzip, deflate"},
-        )
-        self._log_filter = _RedactingFilter(redaction)
-        for name in _LOGGERS:
-            logging.getLogger(name).addFilter(self._log_filter)
-
-    def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_body: int) -> Answer:
-        """See Transport."""
-        deadline = time.monotonic() + self._total
-        with self._troubles(), self._client.stream(method, url, headers=dict(headers), content=content) as response:
-            parts, size = [], 0
-            for part in response.iter_bytes():
-                size += len(part)
-                if size > max_body:
-                    raise Trouble("too_large", "more bytes than that came")
-                if time.monotonic() > deadline:
-                    raise Trouble("timeout", "the whole answer took too long")
-                parts.append(part)
-            return Answer(response.status_code, Headers(response.headers.multi_items()), b"".join(parts))
-
-    def receive(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, take: Taker) -> Answer:
-        """See Transport."""
-        with self._troubles(), self._client.stream(method, url, headers=dict(headers), content=content) as response:
-            received = Headers(response.headers.multi_items())
-            write = take(response.status_code, received)
-            if write is None:
-                return Answer(response.status_code, received, next(response.iter_raw(_BEGINNING), b""))
-            for piece in response.iter_raw():
-                write(piece)
-            return Answer(response.status_code, received, b"")
-
-    @contextmanager
-    def _troubles(self) -> Iterator[None]:
-        """What goes wrong within, as Trouble."""
-        httpx = self._httpx
-        try:
-            yield
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            raise Trouble("certificate" if "CERTIFICATE" in str(error) else "connect", str(error), sent=False) from None
-        except httpx.TimeoutException as error:
-            raise Trouble("timeout", str(error)) from None
-        except httpx.LocalProtocolError as error:
-            raise Trouble("invalid", str(error), sent=False) from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
-            raise Trouble("invalid", str(error), sent=False) from None
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise Trouble("garbled" if "illegal" in str(error) else "broken", str(error)) from None
-
-    def close(self) -> None:
-        """See Transport."""
-        for name in _LOGGERS:
-            logging.getLogger(name).removeFilter(self._log_filter)
-        self._client.close()
-
-
-class _RedactingFilter(logging.Filter):
-    def __init__(self, redaction: Redaction) -> None:
-        super().__init__()
-        self._redaction = redaction
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = self._redaction(record.getMessage()), None
-        return True

@@ -45,6 +45,7 @@ destinations:
     url: "${API_URL}/hook"
     auth: {kind: api_key, key: "${HOOK_KEY}"}
     retries: {attempts: 1}
+    allow: [127.0.0.1]
   warehouse: {type: database, url: "sqlite:///warehouse.db", mode: mirror}
 jobs:
   everyday: {select: [shop, customers, customers_out, big_orders], cron: "@daily"}

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from muxly_dagster.auth import ApiKey, Bearer
 from muxly_dagster.errors import MuxlyError, RetryLater, SourceError
 from muxly_dagster.http import Download, FileTooLarge, Http, Request, Retries
-from muxly_dagster.http.transport import PIECE
+from muxly_dagster.http.wire import PIECE
 from muxly_dagster_tests.http.server import Asked, Server, answer
 
 pytestmark = pytest.mark.usefixtures("over")
