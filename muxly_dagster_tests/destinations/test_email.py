@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,21 @@ def test_a_record_that_a_template_fails_on_is_found_in_its_group(relay: MailServ
     assert (receipt.accepted, [refusal.seq for refusal in receipt.refused]) == (3, [3])
     assert "the template fails on this record" in receipt.refused[0].reason
     assert [taken.text.strip() for taken in relay.taken] == ["1.0 2.0", "4.0"]
+
+
+def test_a_record_that_no_mail_can_be_made_of_is_refused_alone(relay: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions of Python fail on some names while they fold headers; which ones, nobody knows beforehand."""
+    as_bytes = EmailMessage.as_bytes
+
+    def failing(mail: EmailMessage) -> bytes:
+        if mail["Subject"] == "Acme":
+            raise IndexError("list index out of range")
+        return as_bytes(mail)
+
+    monkeypatch.setattr(EmailMessage, "as_bytes", failing)
+    receipt = email(relay, subject="{{ name }}").deliver(delivery(DEALS))
+    assert [r.reason for r in receipt.refused] == ["no mail can be made of it: IndexError: list index out of range"]
+    assert [taken.message["Subject"] for taken in relay.taken] == ["Bolt"]
 
 
 def test_what_would_be_sent_is_shown_with_headers_and_text(relay: MailServer) -> None:

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from muxly_dagster.auth import Bearer, CustomAuth, NoAuth, OAuth2, ServiceAccount, TokenSource
 from muxly_dagster.destination import Delivery, Destination, Guarantee, Message, Receipt
 from muxly_dagster.destinations.email.addressing import Mail, Recipients, addressed, addresses, mails
-from muxly_dagster.destinations.email.composing import Content, compose
+from muxly_dagster.destinations.email.composing import Content, compose, written
 from muxly_dagster.destinations.email.signing_in import GivenToken, Security, Server
 from muxly_dagster.destinations.email.smtp import Connection, NobodyTook
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
@@ -259,7 +259,7 @@ class Email(Destination):
         """Send a mail and book what came of it; one that is refused for what it says is taken apart until a record stands alone."""
         try:
             mail = compose(delivery, letter, recipients, self._sender, self._content(delivery, letter))
-            refused = connection.send(self._sender.addr_spec, recipients.envelope, mail.as_bytes())
+            refused = connection.send(self._sender.addr_spec, recipients.envelope, written(mail))
         except NobodyTook as error:
             settled.refuse(letter.seqs, error.what)
             done.nobody, done.last_refusal = done.nobody + 1, error.what

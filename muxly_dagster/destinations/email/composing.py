@@ -17,6 +17,7 @@ from muxly_dagster.destination import Delivery
 from muxly_dagster.destinations.email import tables
 from muxly_dagster.destinations.email.addressing import CONTROL, Recipients
 from muxly_dagster.destinations.email.plain import text_of
+from muxly_dagster.errors import RecordRefused
 from muxly_dagster.messages import Letter, Template, shorten
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -68,6 +69,14 @@ def compose(delivery: Delivery, letter: Letter, recipients: Recipients, sender: 
         file = tables.csv(delivery, letter, content.columns)
         mail.add_attachment(file, maintype="text", subtype="csv", filename=name, params={"charset": "utf-8"})
     return mail
+
+
+def written(mail: EmailMessage) -> bytes:
+    """A mail as it goes over the line. Raises RecordRefused where it cannot be written: what people call themselves is without limits."""
+    try:
+        return mail.as_bytes()
+    except Exception as error:  # whatever the standard library meets while it folds headers
+        raise RecordRefused(f"no mail can be made of it: {type(error).__name__}: {error}") from None
 
 
 def _subject(template: str, letter: Letter) -> str:

@@ -55,8 +55,8 @@ class Connection:
     def send(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, str]:
         """Send one mail (lines end in CRLF); answers which recipients were refused, and why.
 
-        Raises NobodyTook, RecordRefused where the mail itself is refused, RetryLater,
-        SignInError, ConfigurationError. After RetryLater the mail may have been taken all the same.
+        Raises NobodyTook, RecordRefused where the mail itself is refused, RetryLater, SignInError, ConfigurationError. After RetryLater
+        the mail may have been taken all the same.
         """
         if self._client is not None:
             # Servers close a connection after some mails, or some time: nobody has to hear of that.
