@@ -31,7 +31,7 @@ def metrics_app(runtime: Runtime) -> Starlette:
             return PlainTextResponse(f"{error}\n", status_code=503)
         return Response(content, headers={"content-type": content_type, "vary": "Accept"})
 
-    return Starlette(routes=[Route("/metrics", metrics, methods=["GET"])], middleware=[Middleware(GZipMiddleware, minimum_size=1_000)])
+    return Starlette(routes=[Route("/metrics", metrics, methods=["GET"])], middleware=[Middleware(GZipMiddleware)])
 
 
 def exposed(runtime: Runtime) -> dict[str, Prometheus]:

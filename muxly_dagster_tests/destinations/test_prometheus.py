@@ -283,6 +283,11 @@ def test_with_a_column_of_times_the_newest_time_wins(store: MetricStore) -> None
     assert values(target) == {"users": 30}
     target.deliver(delivery([{"id": 3, "amount": 31, "day": dt.date(2026, 1, 3)}], after=2))
     assert values(target) == {"users": 31}
+    gone = [{"id": n, "amount": 1, "day": dt.date(2026, 1, n)} for n in (1, 3)]
+    target.deliver(delivery(gone[:1], ops=["delete"], after=3))
+    assert values(target) == {"users": 31}  # it was not this record's value
+    target.deliver(delivery(gone[1:], ops=["delete"], after=4))
+    assert values(target) == {}
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------

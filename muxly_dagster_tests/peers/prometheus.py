@@ -268,6 +268,8 @@ def writer(**how: Any) -> Iterator[Writer]:
             self.end_headers()
             self.wfile.write(text.encode())
 
+        do_PUT = do_POST
+
         def log_message(self, *_: object) -> None:
             """Nothing is logged."""
 

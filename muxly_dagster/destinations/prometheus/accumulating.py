@@ -262,7 +262,7 @@ class _Tally:
             )
         family = self._metric.family
         self._book.save([series for labels, series in self._live.items() if series is not self._before.get(labels)])
-        _end(self._book, [series for labels, series in self._gone.items() if series is not self._before.get(labels)], self._policy)
+        _end(self._book, [series for series in self._gone.values() if not series.gone], self._policy)
         self._marks.write()
         self._book.learn(family, self._new_keys)
 
