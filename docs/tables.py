@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from muxly_dagster import catalog, fragment
-from muxly_dagster.cli.sheet import DestinationSheet, FieldSheet, default_text, destination_sheet, shared_fields, sheet
+from muxly_dagster.cli.sheet import FieldSheet, default_text, destination_sheet, shared_fields, sheet
 from muxly_dagster.cli.sheet.fields import auth_of
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
@@ -63,8 +63,11 @@ def connectors(below: str) -> str:
 def destinations(below: str) -> str:
     """One line for each destination, with a link to its page in the folder `below`."""
     sheets = map(destination_sheet, catalog.destination_names())
-    rows = [[f"[`{s.type}`]({below}/{s.type}.md)", s.title, _takes(s), s.guarantee, _codes(s.auth)] for s in sheets]
-    return _table(["Destination", "Delivers to", "Takes", "Guaranteed", "Signs in with"], rows)
+    rows = [
+        [f"[`{s.type}`]({below}/{s.type}.md)", s.title, s.guarantee, "yes" if s.bulk else "", _codes(s.templates), _codes(s.auth)]
+        for s in sheets
+    ]
+    return _table(["Destination", "Delivers to", "Guaranteed", "Whole tables", "Templates", "Signs in with"], rows)
 
 
 def shared() -> str:
@@ -133,10 +136,6 @@ _OF_A_CONNECTOR: Parts = {
 
 
 # ---- parts of a destination's page -------------------------------------------------------------------------------------
-
-
-def _takes(found: DestinationSheet) -> str:
-    return "whole tables" if found.bulk else "messages" if found.templates else "records"
 
 
 _OF_A_DESTINATION: Parts = {
