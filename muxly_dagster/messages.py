@@ -184,11 +184,11 @@ def check_templates(delivery: Delivery, templates: Mapping[str, Any]) -> None:
     for rule in sorted(set(delivery.rules) or {""}):
         own = delivery.templates.get(rule, {})
         for name, value in templates.items():
-            said = own.get(name, value)
+            setting = f"`{name}` of rule {rule}" if name in own and rule else f"`{name}`"
             try:
-                Template(said).check(delivery, f"`{name}` of rule {rule}" if name in own else f"`{name}`")
+                Template(own.get(name, value)).check(delivery, setting)
             except jinja2.TemplateSyntaxError as error:
-                raise ConfigurationError(f"`{name}` of rule {rule} is no template: {error.message}", where=delivery.id) from None
+                raise ConfigurationError(f"{setting} is no template: {error.message}", where=delivery.id) from None
 
 
 def _texts(value: Any) -> list[str]:

@@ -91,10 +91,8 @@ class Teams(Destination):
 
     @model_validator(mode="after")
     def _something_to_say(self) -> Self:
-        if self.card is not None and not isinstance(self.card, Mapping):
+        if self.card is not None and not isinstance(self.card, dict):
             raise ValueError("`card` is a card, with its `body`")
-        if self.card is not None and (self.heading or self.text or self.facts):
-            raise ValueError("say either `card`, or `title`, `text` and `facts`")
         if self.card is None and not (self.heading or self.text or self.facts):
             raise ValueError("say what the message says: `title`, `text`, `facts` or `card`")
         return self
@@ -152,9 +150,14 @@ class Teams(Destination):
     def _check_templates(self, delivery: Delivery) -> None:
         check_templates(delivery, {"title": self.heading, "text": self.text, "facts": self.facts, "card": self.card})
 
+    def _whole(self, delivery: Delivery, letter: Letter) -> Any:
+        """The card that is given as a whole, if one is. A rule's own title, text or facts take its place."""
+        said = delivery.templates.get(letter.rule, {})
+        return template_of(delivery, letter, "card", None if {"title", "text", "facts"} & {*said} else self.card)
+
     def _made(self, delivery: Delivery, letter: Letter) -> dict[str, Any]:
         """The card of a message. Raises RecordRefused where it cannot be made."""
-        card = template_of(delivery, letter, "card", self.card)
+        card = self._whole(delivery, letter)
         if card is not None:
             return {**_CARD, **Template(card, marked=_marked).render(letter)}
         title, text, facts = (
@@ -175,7 +178,7 @@ class Teams(Destination):
         """The message as it is sent. The text of a card that is too large is shortened; other cards are refused."""
         card = self._made(delivery, letter)
         body = _message(card)
-        own = template_of(delivery, letter, "card", self.card) is None
+        own = self._whole(delivery, letter) is None
         block = max((each for each in card["body"] if "text" in each), key=lambda each: len(each["text"]), default=None) if own else None
         while len(body) > MOST_BYTES and block is not None and len(block["text"]) > _SHORTEST:
             size = len(records.to_json(block["text"]))

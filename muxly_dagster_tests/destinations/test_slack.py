@@ -1,10 +1,7 @@
-"""Slack's own client brings messages to a workspace of our own, each once, and every record is answered for."""
+"""Slack's own client brings messages to a workspace of our own, as they were meant, and every record is answered for."""
 
 import html
 import json
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,28 +10,15 @@ import pytest
 from pydantic import ValidationError
 
 from muxly_dagster.destinations.slack import Slack
-from muxly_dagster.destinations.slack.posting import Pace
-from muxly_dagster.errors import ConfigurationError, GoneError, RetryLater, SignInError
+from muxly_dagster.errors import ConfigurationError, RetryLater
 from muxly_dagster.testing import EVERY_TYPE, DestinationContract, delivery
-from muxly_dagster_tests.peers.slack import HOOK, TOKEN, SlackWorkspace
+from muxly_dagster_tests.peers.slack import HOOK, TOKEN, SlackWorkspace, hook, slack
 
 
 @pytest.fixture
 def workspace() -> Iterator[SlackWorkspace]:
     with SlackWorkspace() as workspace:
         yield workspace
-
-
-def slack(workspace: SlackWorkspace, **fields: Any) -> Slack:
-    """A destination that posts to #sales by a token, at once."""
-    given: dict[str, Any] = {"token": TOKEN, "base_url": workspace.base_url, "pace": 0, "text": "{{ name }}"}
-    given |= {} if "channel_by" in fields else {"channel": "C0SALES00"}
-    return Slack.model_validate(given | fields)
-
-
-def hook(workspace: SlackWorkspace, **fields: Any) -> Slack:
-    """A destination that posts by the webhook."""
-    return Slack.model_validate({"webhook_url": workspace.hook_url, "pace": 0, "text": "{{ name }}"} | fields)
 
 
 def shown(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,6 +185,10 @@ def test_rules_have_templates_of_their_own(workspace: SlackWorkspace) -> None:
     assert [message.text for message in target.render(stretch)] == ["BIG a", "b"]
     target.deliver(stretch)
     assert workspace.sales.texts == ["BIG a", "b"]
+    blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": "block {{ name }}"}}]
+    assert [message.text for message in slack(workspace, blocks=blocks).render(stretch)] == ["BIG a", "block b"]
+    only = replace(stretch, templates={"small": {"blocks": blocks}})
+    assert [message.text for message in target.render(only)] == ["a", "block b"]
     wrong = replace(stretch, templates={"big": {"text": "{{ nmae }}"}})
     with pytest.raises(ConfigurationError, match="`text` of rule big"):
         target.deliver(wrong)
@@ -272,304 +260,6 @@ def test_a_channel_by_name_is_found_on_any_page(workspace: SlackWorkspace) -> No
     assert workspace.channels["C0MORE004"].texts == ["a"]
 
 
-# ---- threads and updates
-
-
-def test_messages_of_one_key_stand_in_one_thread_across_restarts(workspace: SlackWorkspace) -> None:
-    first = delivery([{"id": 1, "name": "a"}, {"id": 2, "name": "x"}, {"id": 1, "name": "b"}])
-    slack(workspace, thread_by="key").deliver(first)
-    slack(workspace, thread_by="key").deliver(delivery([{"id": 1, "name": "c"}, {"id": 3, "name": "z"}], after=3))
-    messages = list(workspace.sales.messages.values())
-    assert [m["text"] for m in messages] == ["a", "x", "b", "c", "z"]
-    root, other, *answers, third = messages
-    assert [m["thread_ts"] for m in answers] == [root["ts"], root["ts"]]
-    assert "thread_ts" not in other
-    assert "thread_ts" not in third
-
-
-def test_a_record_replaces_the_message_of_the_one_before_across_restarts(workspace: SlackWorkspace) -> None:
-    target = slack(workspace, update_by="key", text="{{ name }} {{ op }}", deletes=True)
-    receipt = target.deliver(delivery([{"id": 1, "name": "a"}, {"id": 2, "name": "x"}, {"id": 1, "name": "b"}]))
-    assert (receipt.accepted, receipt.detail["messages"], receipt.detail["updated"]) == (3, 2, 0)
-    again = slack(workspace, update_by="key", text="{{ name }} {{ op }}", deletes=True)
-    receipt = again.deliver(delivery([{"id": 1, "name": "b"}, {"id": 2, "name": "y"}], ops=["delete", "upsert"], after=3))
-    assert (receipt.detail["messages"], receipt.detail["updated"]) == (0, 2)
-    assert sorted(workspace.sales.texts) == ["b delete", "y upsert"]
-
-
-def test_an_older_state_never_replaces_a_newer_one(workspace: SlackWorkspace) -> None:
-    stretch = delivery([{"id": 1, "name": "old"}, {"id": 2, "name": "x"}, {"id": 1, "name": "new"}])
-    slack(workspace, update_by="key").deliver(stretch)
-    receipt = slack(workspace, update_by="key").deliver(stretch)
-    assert (receipt.accepted, receipt.detail["already_there"]) == (3, 3)
-    assert sorted(workspace.sales.texts) == ["new", "x"]
-    assert workspace.asked("chat.update") == []
-
-
-@pytest.mark.parametrize("setting", ["thread_by", "update_by"])
-def test_a_key_begins_anew_where_somebody_deleted_its_message(workspace: SlackWorkspace, setting: str) -> None:
-    slack(workspace, **{setting: "key"}).deliver(delivery([{"id": 1, "name": "a"}]))
-    target = slack(workspace, **{setting: "key"})
-    target.deliver(delivery([{"id": 2, "name": "x"}], after=1))
-    workspace.sales.messages.clear()
-    assert target.deliver(delivery([{"id": 1, "name": "b"}], after=2)).accepted == 1
-    assert workspace.sales.texts == ["b"]
-
-
-def test_blocks_that_a_newer_state_has_not_are_taken_away(workspace: SlackWorkspace) -> None:
-    slack(workspace, update_by="key", blocks=[{"type": "divider"}]).deliver(delivery([{"id": 1, "name": "a"}]))
-    slack(workspace, update_by="key").deliver(delivery([{"id": 1, "name": "b"}], after=1))
-    (message,) = workspace.sales.messages.values()
-    assert (message["text"], message["blocks"]) == ("b", [])
-
-
-def test_what_cannot_be_found_again_is_not_posted_as_if_it_were_new(workspace: SlackWorkspace) -> None:
-    workspace.scopes = workspace.scopes - {"channels:history"}
-    with pytest.raises(ConfigurationError, match="needs channels:history"):
-        slack(workspace, thread_by="key").deliver(delivery([{"id": 1, "name": "a"}]))
-    assert slack(workspace, thread_by="key").check().status == "failed"
-    workspace.scopes = workspace.scopes | {"channels:history", "chat:write.public"}
-    workspace.add("C0ELSE000", "elsewhere", is_member=False)
-    rows = [{"id": 1, "name": "a", "to": "C0ELSE000"}, {"id": 2, "name": "b", "to": "C0SALES00"}]
-    receipt = slack(workspace, thread_by="key", channel_by="to").deliver(delivery(rows))
-    assert [(r.seq, "not_in_channel" in r.reason) for r in receipt.refused] == [(1, True)]
-    assert workspace.sales.texts == ["b"]
-
-
-# ---- once
-
-
-def test_a_message_whose_answer_was_lost_is_not_posted_again(workspace: SlackWorkspace) -> None:
-    workspace.cut("chat.postMessage", after=True)
-    target = slack(workspace)
-    stretch = delivery([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}])
-    with pytest.raises(RetryLater, match="no whole answer"):
-        target.deliver(stretch)
-    receipt = target.deliver(stretch)
-    assert (receipt.accepted, receipt.detail["already_there"]) == (2, 1)
-    assert workspace.sales.texts == ["a", "b"]
-
-
-def test_an_answer_in_a_thread_is_not_posted_again(workspace: SlackWorkspace) -> None:
-    stretch = delivery([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}, {"id": 1, "name": "c"}])
-    slack(workspace, thread_by="key").deliver(stretch)
-    workspace.page = 1
-    receipt = slack(workspace, thread_by="key").deliver(stretch)
-    assert (receipt.accepted, receipt.detail["already_there"]) == (3, 3)
-    assert workspace.sales.texts == ["a", "b", "c"]
-
-
-def test_a_group_that_has_grown_sends_what_is_new(workspace: SlackWorkspace) -> None:
-    fields: dict[str, Any] = {"group": {"by": ["owner"]}, "text": "{{ owner }}:{% for r in records %} {{ r.id }}{% endfor %}"}
-    rows = [{"id": n, "owner": "ab"[n % 2]} for n in range(7)]
-    slack(workspace, **fields).deliver(delivery(rows[:4]))
-    receipt = slack(workspace, **fields).deliver(delivery(rows))
-    assert (receipt.accepted, receipt.detail["already_there"]) == (7, 4)
-    assert workspace.sales.texts == ["a: 0 2", "b: 1 3", "b: 5", "a: 4 6"]
-
-
-def test_a_group_that_is_cut_into_smaller_stretches_is_recognised(workspace: SlackWorkspace) -> None:
-    fields: dict[str, Any] = {"group": {}, "text": "{% for r in records %} {{ r.id }}{% endfor %}"}
-    rows = [{"id": n} for n in range(6)]
-    slack(workspace, **fields).deliver(delivery(rows))
-    again = slack(workspace, **fields)
-    assert again.deliver(delivery(rows[:2])).detail["already_there"] == 2
-    assert again.deliver(delivery(rows[2:], after=2)).detail["already_there"] == 4
-    assert workspace.sales.texts == [" 0 1 2 3 4 5"]
-
-
-def test_a_message_of_other_records_is_no_proof_of_these(workspace: SlackWorkspace) -> None:
-    fields: dict[str, Any] = {"group": {}, "text": "{% for r in records %} {{ r.id }}{% endfor %}"}
-    whole = delivery([{"id": n} for n in range(4)])
-
-    slack(workspace, **fields).deliver(replace(whole, rows=whole.rows.take([0, 3])))
-    slack(workspace, **fields).deliver(whole)  # a rule was changed: now those in between belong here too
-    assert workspace.sales.texts == [" 0 3", " 0 1 2 3"]
-
-
-def test_another_apps_message_is_no_proof(workspace: SlackWorkspace) -> None:
-    slack(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
-    ((ts, message),) = workspace.sales.messages.items()
-    workspace.sales.messages[ts] = {**message, "bot_id": "B0STRANGE", "text": "forged"}
-    slack(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
-    assert workspace.sales.texts == ["forged", "a"]
-
-
-@pytest.mark.parametrize(
-    "metadata", [None, {}, {"event_type": "muxly_message"}, {"event_type": "muxly_message", "event_payload": {"target": 1, "first": "x"}}]
-)
-def test_metadata_of_any_shape_does_no_harm(workspace: SlackWorkspace, metadata: Any) -> None:
-    workspace.somebody_posts(workspace.sales, "hi", bot_id="B19LU7CSY", metadata=metadata)
-    assert slack(workspace).deliver(delivery([{"id": 1, "name": "a"}])).accepted == 1
-
-
-def test_messages_are_looked_for_behind_many_others(workspace: SlackWorkspace) -> None:
-    workspace.page = 3
-    slack(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
-    for n in range(20):
-        workspace.somebody_posts(workspace.sales, f"chat {n}")
-    slack(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
-    assert workspace.sales.texts.count("a") == 1
-
-
-def test_the_channel_is_read_once_and_not_for_every_delivery(workspace: SlackWorkspace) -> None:
-    target = slack(workspace)
-    for n in range(4):
-        target.deliver(delivery([{"id": n, "name": "a"}], after=n))
-    assert len(workspace.asked("conversations.history")) == 1
-    target.deliver(delivery([{"id": 9, "name": "a"}], after=9))  # something else delivered what lies between
-    assert len(workspace.asked("conversations.history")) == 2
-
-
-def test_without_the_scope_to_read_it_posts_and_says_so(workspace: SlackWorkspace) -> None:
-    workspace.scopes = frozenset({"chat:write"})
-    receipt = slack(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
-    assert receipt.accepted == 1
-    assert "needs channels:history" in receipt.detail["not_looked_through"]["C0SALES00"]
-    check = slack(workspace).check()
-    assert (check.status, "could not be looked up" in check.what) == ("ok", True)
-    workspace.scopes = frozenset({"chat:write", "channels:read"})
-    assert "are not recognised" in slack(workspace).check().what
-
-
-# ---- trouble
-
-
-def test_messages_go_on_after_a_short_wait_and_a_long_one_is_left_to_the_next_run(workspace: SlackWorkspace) -> None:
-    workspace.fail("chat.postMessage", 429, times=2, Retry_After="0")
-    assert slack(workspace).deliver(delivery([{"id": 1, "name": "a"}])).accepted == 1
-    workspace.fail("chat.postMessage", 429, Retry_After="3600")
-    with pytest.raises(RetryLater) as caught:
-        slack(workspace).deliver(delivery([{"id": 2, "name": "b"}], after=1))
-    assert caught.value.after == 3600
-    workspace.fail("conversations.history", 429, times=2, Retry_After="0")
-    assert slack(workspace).deliver(delivery([{"id": 2, "name": "b"}], after=1)).accepted == 1
-    assert workspace.sales.texts == ["a", "b"]
-
-
-@pytest.mark.parametrize("status", [500, 502, 503])
-def test_a_passing_trouble_confirms_what_is_posted(workspace: SlackWorkspace, status: int) -> None:
-    target = slack(workspace)
-    target.deliver(delivery([{"id": 0, "name": "z"}]))
-    workspace.held = lambda: workspace.fail("chat.postMessage", status) if len(workspace.sales.messages) == 3 else None
-    receipt = target.deliver(delivery([{"id": n, "name": f"n{n}"} for n in range(4)], after=1))
-    assert (receipt.accepted, receipt.upto) == (2, 3)
-    assert isinstance(receipt.retry, RetryLater)
-    workspace.held = None
-    assert target.deliver(delivery([{"id": n, "name": f"n{n}"} for n in (2, 3)], after=3)).accepted == 2
-    assert workspace.sales.texts == ["z", "n0", "n1", "n2", "n3"]
-
-
-def test_what_a_group_sent_ahead_is_answered_for_and_not_sent_again(workspace: SlackWorkspace) -> None:
-    fields: dict[str, Any] = {"group": {"by": ["owner"]}, "text": "{{ owner }}"}
-    rows = [{"id": n, "owner": owner} for n, owner in enumerate("abba")]
-    workspace.held = lambda: workspace.fail("hook", 500)
-    target = hook(workspace, **fields)
-    receipt = target.deliver(delivery(rows))
-    assert (receipt.accepted, receipt.upto, sorted(receipt.ahead)) == (0, 0, [2, 3])
-    assert isinstance(receipt.retry, RetryLater)
-    workspace.held = None
-    assert target.deliver(delivery(rows)).accepted == 4
-    assert workspace.hooked.texts == ["b", "a"]
-
-
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
-        ("invalid_auth", SignInError),
-        ("token_revoked", SignInError),
-        ("account_inactive", SignInError),
-        ("internal_error", RetryLater),
-        ("missing_scope", ConfigurationError),
-        ("something_new", ConfigurationError),
-    ],
-)
-def test_slacks_codes_say_who_must_act(workspace: SlackWorkspace, code: str, error: type[Exception]) -> None:
-    workspace.say("chat.postMessage", code, needed="chat:write" if code == "missing_scope" else "")
-    with pytest.raises(error, match=code) as caught:
-        slack(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
-    assert TOKEN not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
-
-
-@pytest.mark.parametrize("code", ["msg_too_long", "invalid_blocks", "no_text", "invalid_arguments"])
-def test_slacks_codes_about_a_message_refuse_its_records(workspace: SlackWorkspace, code: str) -> None:
-    workspace.say("chat.postMessage", code)
-    receipt = slack(workspace).deliver(delivery([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]))
-    assert (receipt.accepted, [r.seq for r in receipt.refused]) == (1, [1])
-    assert code in receipt.refused[0].reason
-
-
-def test_a_person_who_must_act_does_not_undo_what_is_posted(workspace: SlackWorkspace) -> None:
-    workspace.held = lambda: workspace.say("chat.postMessage", "token_revoked")
-    receipt = slack(workspace).deliver(delivery([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]))
-    assert (receipt.accepted, receipt.upto, receipt.retry) == (1, 1, None)
-
-
-@pytest.mark.parametrize("garbage", [b"SSH-2.0-OpenSSH_9.6\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"])
-@pytest.mark.parametrize("way", ["token", "hook"])
-def test_garbage_for_an_answer_confirms_nothing(workspace: SlackWorkspace, garbage: bytes, way: str) -> None:
-    workspace.cut("chat.postMessage" if way == "token" else "hook", after=False, text=garbage)
-    with pytest.raises(RetryLater):
-        (slack if way == "token" else hook)(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
-    assert workspace.sales.texts == workspace.hooked.texts == []
-
-
-def test_channels_are_posted_to_side_by_side(workspace: SlackWorkspace) -> None:
-    workspace.add("C0OPS0000", "ops")
-    together = threading.Barrier(2, timeout=30)
-    workspace.held = lambda: together.wait() and None
-    rows = [{"id": n, "name": f"n{n}", "to": to} for n, to in enumerate(["C0SALES00", "C0SALES00", "C0OPS0000", "C0OPS0000"])]
-    assert slack(workspace, channel_by="to").deliver(delivery(rows)).accepted == 4
-    assert workspace.sales.texts == ["n0", "n1"]
-
-
-def test_a_channel_gets_a_message_a_second() -> None:
-    now = [100.0]
-    pace = Pace(clock=lambda: now[0])
-    assert [pace.turn("sales", 1.0), pace.turn("ops", 1.0), pace.turn("sales", 1.0), pace.turn("sales", 1.0)] == [0, 0, 1, 2]
-    now[0] += 10
-    assert [pace.turn("sales", 1.0), pace.turn("sales", 1.0)] == [0, 1]
-
-
-def test_a_long_delivery_is_answered_for_in_parts(workspace: SlackWorkspace) -> None:
-    target, rows = hook(workspace, concurrency=1), [{"id": n, "name": f"n{n}"} for n in range(130)]
-    receipt = target.deliver(delivery(rows))
-    assert (receipt.accepted, receipt.upto, receipt.retry) == (100, 100, None)
-    receipt = target.deliver(delivery(rows[100:], after=100))
-    assert (receipt.accepted, receipt.upto) == (30, None)
-    assert workspace.hooked.texts == [f"n{n}" for n in range(130)]
-
-
-# ---- the webhook
-
-
-@pytest.mark.parametrize(
-    ("code", "status", "error"),
-    [
-        ("no_service", 404, GoneError),
-        ("channel_is_archived", 410, ConfigurationError),
-        ("action_prohibited", 403, ConfigurationError),
-        ("invalid_token", 403, SignInError),
-        ("rollup_error", 500, RetryLater),
-    ],
-)
-def test_a_webhooks_answers_say_who_must_act(workspace: SlackWorkspace, code: str, status: int, error: type[Exception]) -> None:
-    workspace.say("hook", code, status=status)
-    with pytest.raises(error, match=code):
-        hook(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
-
-
-def test_a_webhook_refuses_a_record_and_takes_the_rest(workspace: SlackWorkspace) -> None:
-    workspace.say("hook", "invalid_payload")
-    receipt = hook(workspace).deliver(delivery([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]))
-    assert (receipt.accepted, [r.seq for r in receipt.refused]) == (1, [1])
-
-
-def test_a_webhook_goes_on_after_a_short_wait(workspace: SlackWorkspace) -> None:
-    workspace.fail("hook", 429, times=2, Retry_After="0")
-    assert hook(workspace).deliver(delivery([{"id": 1, "name": "a"}])).accepted == 1
-
-
 # ---- checking, secrets, declarations
 
 
@@ -625,43 +315,3 @@ def test_settings_that_contradict_each_other_are_refused(fields: dict[str, Any],
     with pytest.raises(ValidationError, match=said) as caught:
         Slack.model_validate({"text": "x", **fields})
     assert "hunter2" not in str(caught.value)
-
-
-# ---- killed
-
-KILLED = """
-import sys
-from muxly_dagster.destinations.slack import Slack
-from muxly_dagster.testing import delivery
-
-fields = {"update_by": sys.argv[3]} if sys.argv[3] else {}
-target = Slack(token=sys.argv[2], base_url=sys.argv[1], channel="C0SALES00", pace=0, text="{{ name }}", **fields)
-target.deliver(delivery([{"id": n, "name": f"n{n}"} for n in range(4)]))
-"""
-
-
-@pytest.mark.parametrize("update_by", ["", "key"])
-def test_a_process_that_is_killed_after_posting_and_before_the_receipt_posts_nothing_twice(
-    workspace: SlackWorkspace, update_by: str
-) -> None:
-    posted, ended = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        if len(workspace.sales.messages) == 2:
-            posted.set()
-            ended.wait(60)
-
-    workspace.held = hold
-    process = subprocess.Popen([sys.executable, "-c", KILLED, workspace.base_url, TOKEN, update_by], start_new_session=True)
-    try:
-        assert posted.wait(60)
-    finally:
-        process.kill()
-        process.wait()
-        ended.set()
-    assert workspace.sales.texts == ["n0", "n1"]
-    workspace.held = None
-    fields = {"update_by": update_by} if update_by else {}
-    receipt = slack(workspace, **fields).deliver(delivery([{"id": n, "name": f"n{n}"} for n in range(4)]))
-    assert (receipt.accepted, receipt.detail["already_there"]) == (4, 2)
-    assert workspace.sales.texts == ["n0", "n1", "n2", "n3"]

@@ -118,6 +118,10 @@ def test_rules_have_templates_of_their_own_and_all_is_shown_as_people_read_it(wo
     assert [message.text for message in teams(workflow).render(stretch)] == ["BIG\na_b\nName: a_b", "c"]
     teams(workflow).deliver(stretch)
     assert [says(card) for card in workflow.arrived] == ["BIG", "c"]
+    card = {"body": [{"type": "TextBlock", "text": "card {{ name }}"}]}
+    assert [message.text for message in teams(workflow, card=card).render(stretch)] == ["BIG\nName: a_b", "card c"]
+    whole = replace(stretch, templates={"small": {"card": card}})
+    assert [message.text for message in teams(workflow).render(whole)] == ["a_b", "card c"]
 
 
 def test_groups_and_deletes(workflow: Workflow) -> None:
@@ -203,7 +207,6 @@ def test_checking_sends_nothing_to_the_workflow_and_says_what_it_cannot_know(wor
     ("fields", "said"),
     [
         ({}, "say what the message says"),
-        ({"text": "x", "card": {"body": []}}, "either `card`"),
         ({"card": ["x"]}, "with its `body`"),
         ({"text": "{% if %}"}, "is no template"),
         ({"text": "x", "url": "hunter2"}, "must start with https"),

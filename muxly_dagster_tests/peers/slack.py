@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl
 
+from muxly_dagster.destinations.slack import Slack
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
 
 EXAMPLES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data/slack/web-api.json").read_text())
@@ -301,3 +302,15 @@ def _checked(given: Mapping[str, Any]) -> None:
             if isinstance(text, dict) and not 0 < len(text["text"]) <= limit:
                 said = f"[ERROR] must be more than 0 and less than {limit + 1} characters [json-pointer:/blocks/{at}/{place}/text]"
                 raise _No("invalid_blocks", response_metadata={"messages": [said]})
+
+
+def slack(workspace: SlackWorkspace, **fields: Any) -> Slack:
+    """A destination that posts to #sales by a token, at once."""
+    given: dict[str, Any] = {"token": TOKEN, "base_url": workspace.base_url, "pace": 0, "text": "{{ name }}"}
+    given |= {} if "channel_by" in fields else {"channel": "C0SALES00"}
+    return Slack.model_validate(given | fields)
+
+
+def hook(workspace: SlackWorkspace, **fields: Any) -> Slack:
+    """A destination that posts by the webhook."""
+    return Slack.model_validate({"webhook_url": workspace.hook_url, "pace": 0, "text": "{{ name }}"} | fields)

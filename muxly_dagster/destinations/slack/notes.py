@@ -105,7 +105,8 @@ def key_of(letter: Letter, columns: Sequence[str]) -> str:
 def compose(delivery: Delivery, letter: Letter, text: str, blocks: Any) -> tuple[str, list[Any] | None]:
     """Text and blocks of a message, no longer than Slack takes them. Raises RecordRefused where it cannot be made."""
     said = str(Template(template_of(delivery, letter, "text", text), escape).render(letter))
-    tree = template_of(delivery, letter, "blocks", blocks)
+    # Beside blocks, a rule's own text would be seen by nobody.
+    tree = template_of(delivery, letter, "blocks", None if "text" in delivery.templates.get(letter.rule, {}) else blocks)
     if tree is None:
         if not said.strip():
             raise RecordRefused("the message is empty: the template `text` gives nothing for this record")
