@@ -128,7 +128,16 @@ def test_blocks_are_filled_in_and_text_stands_beside_them(workspace: SlackWorksp
     assert header["text"]["text"] == "R&D", "plain text knows no escapes"
     assert section["fields"][0]["text"] == "*Owner*\n&lt;@U1&gt;"
     assert actions["elements"][0]["url"] == "https://crm.example/?a=1&b=2"
-    assert message["text"] == "R&D\n*Owner*\n&lt;@U1&gt;\nOpen"
+    assert message["text"] == "R&amp;D\n*Owner*\n&lt;@U1&gt;\nOpen", "in `text`, what was plain is markup again"
+    shown = slack(workspace, blocks=blocks, text="").render(delivery([record]))
+    assert [message.text for message in shown] == ["R&D\n*Owner*\n<@U1>\nOpen"]
+
+
+def test_a_markdown_block_shows_values_as_they_are(workspace: SlackWorkspace) -> None:
+    block = {"type": "markdown", "text": "**{{ name }}**"}
+    slack(workspace, blocks=[block], text="x").deliver(delivery([{"id": 1, "name": "_R&D_ <!channel>"}]))
+    (message,) = workspace.sales.messages.values()
+    assert message["blocks"][0]["text"] == "**\\_R&amp;D\\_ &lt;!channel&gt;**"
 
 
 def test_what_is_too_long_is_shortened_with_a_mark_and_not_within_an_escape(workspace: SlackWorkspace) -> None:

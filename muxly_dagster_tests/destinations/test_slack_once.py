@@ -215,3 +215,18 @@ def test_a_process_that_is_killed_after_posting_and_before_the_receipt_posts_not
     receipt = slack(workspace, **fields).deliver(delivery([{"id": n, "name": f"n{n}"} for n in range(4)]))
     assert (receipt.accepted, receipt.detail["already_there"]) == (4, 2)
     assert workspace.sales.texts == ["n0", "n1", "n2", "n3"]
+
+
+def test_a_channel_whose_id_cannot_be_found_takes_no_threads(workspace: SlackWorkspace) -> None:
+    workspace.scopes = workspace.scopes - {"groups:read"}
+    receipt = slack(workspace, channel="#sales", thread_by="key").deliver(delivery([{"id": 1, "name": "a"}]))
+    assert receipt.accepted == 1, "public channels are seen all the same"
+    rows = [{"id": 2, "name": "b", "to": "#nowhere"}, {"id": 3, "name": "c", "to": "sales"}]
+    receipt = slack(workspace, channel_by="to", thread_by="key").deliver(delivery(rows, after=1))
+    assert [(r.seq, "sees no channel of this name" in r.reason) for r in receipt.refused] == [(2, True)]
+    with pytest.raises(ConfigurationError, match="sees no channel of this name"):
+        slack(workspace, channel="#nowhere", thread_by="key").deliver(delivery(rows, after=3))
+    workspace.scopes = workspace.scopes - {"channels:read"}
+    with pytest.raises(ConfigurationError, match="needs channels:read"):
+        slack(workspace, channel="#sales", thread_by="key").deliver(delivery(rows, after=3))
+    assert slack(workspace, channel="#sales").deliver(delivery(rows, after=3)).detail["not_looked_through"].keys() == {"#sales"}

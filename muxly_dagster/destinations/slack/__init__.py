@@ -218,11 +218,13 @@ class Slack(Destination):
         ids: dict[str, str] = {}
         unread: dict[str, str] = {}
         keyed, lookback = bool(self.thread_by or self.update_by), parse_duration(self.lookback).total_seconds()
-        for name in dict.fromkeys(self._channel_of(letter) for letter in found):
+        for name in dict.fromkeys(channel for letter in found if (channel := self._channel_of(letter))):
             try:
-                id_ = workspace.channel_id(name) if name else None
-                refused = look_back(recall, workspace, delivery, id_, keyed=keyed, lookback=lookback) if id_ else None
-                ids |= {name: id_} if id_ else {}
+                id_ = workspace.channel_id(name)
+                if id_ is None:
+                    raise Refused("channel_not_found", "channel_not_found: the app sees no channel of this name")
+                ids[name] = id_
+                refused = look_back(recall, workspace, delivery, id_, keyed=keyed, lookback=lookback)
             except Refused as unknown:
                 refused = unknown
             if refused is not None and keyed and (not self.channel_by or refused.code == "missing_scope"):

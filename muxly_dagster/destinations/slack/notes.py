@@ -137,7 +137,12 @@ def _marked(node: Mapping[str, Any]) -> Mapping[str, Escape]:
     """Which texts of Block Kit are markup. Plain text and addresses are not: escaped, they would show the escapes."""
     if node.get("type") == "mrkdwn":
         return {"text": escape}
-    return {"text": lambda value: markdown(escape(value))} if node.get("type") == "markdown" else {}
+    return {"text": _in_markdown} if node.get("type") == "markdown" else {}
+
+
+def _in_markdown(text: str) -> str:
+    """A value in a `markdown` block, where Slack's own signs of mentions and links must not stand either, not even escaped."""
+    return markdown(text).replace("\\&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 def _fitted(value: Any, place: str = "") -> Any:
@@ -153,11 +158,12 @@ def _fitted(value: Any, place: str = "") -> Any:
 
 
 def _texts(value: Any) -> list[str]:
+    """What blocks say, from top to bottom, in mrkdwn."""
     if isinstance(value, list):
         return [text for each in value for text in _texts(each)]
     if not isinstance(value, Mapping):
         return []
     own = value.get("text")
-    return ([own] if isinstance(own, str) else _texts(own)) + [
-        text for name, each in value.items() if name in ("fields", "elements", "accessory") for text in _texts(each)
-    ]
+    if isinstance(own, str):
+        return [own if value.get("type") == "mrkdwn" else escape(own)]
+    return [text for name in ("text", "fields", "elements", "accessory") for text in _texts(value.get(name))]
