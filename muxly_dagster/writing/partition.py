@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from muxly_dagster import records, sandbox
 from muxly_dagster.errors import ConfigurationError
-from muxly_dagster.writing.names import folder_of
+from muxly_dagster.writing.names import NOTHING, folder_of
 
 _ROWS = "_muxly_rows"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -69,15 +69,16 @@ def split(rows: pa.Table, wanted: Sequence[Level]) -> Iterator[tuple[str, pa.Tab
     if not wanted or not len(rows):
         yield "", rows, 0
         return
-    texts = _values(rows, wanted)
+    answers = _values(rows, wanted)
     failed = np.zeros(len(rows), np.bool_)
     group: npt.NDArray[np.int64] = np.zeros(len(rows), np.int64)
-    for text in texts:
-        failed |= pc.is_null(text).to_numpy(zero_copy_only=False)
-        values = text.dictionary_encode()
-        group = np.unique(
-            group * (len(values.dictionary) + 1) + pc.fill_null(values.indices, len(values.dictionary)).to_numpy(), return_inverse=True
-        )[1]
+    texts = []
+    for answer in answers:
+        failed |= pc.is_null(answer).to_numpy(zero_copy_only=False)
+        # Whatever lies in the same folder must be one file there, or the second would take the place of the first.
+        texts.append(pc.replace_with_mask(pc.fill_null(answer, ""), pc.fill_null(pc.equal(answer, NOTHING), False), ""))
+        values = texts[-1].dictionary_encode()
+        group = np.unique(group * len(values.dictionary) + values.indices.to_numpy(), return_inverse=True)[1]
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     if len(starts) > _MOST_FOLDERS:

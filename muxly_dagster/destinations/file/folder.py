@@ -125,7 +125,7 @@ class Aside:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
         self.written.append((part, path))
-        with part.open("wb") as out:
+        with part.open("xb") as out:  # two folders may be one where letter case does not count
             yield out
             out.flush()
             os.fsync(out.fileno())
