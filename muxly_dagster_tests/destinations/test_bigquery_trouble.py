@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as JobTimeout
@@ -13,7 +14,7 @@ import pytest
 from google.api_core import exceptions
 from google.auth.exceptions import RefreshError, TransportError
 
-from muxly_dagster.destinations.bigquery import Bigquery
+from muxly_dagster.destinations.bigquery import Bigquery, loading, service
 from muxly_dagster.destinations.bigquery.refusals import in_person
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater, SignInError
 from muxly_dagster.testing import delivery
@@ -23,7 +24,7 @@ from muxly_dagster_tests.peers.bigquery_sql import Refused
 
 _DELIVERS = """
 import sys
-from muxly_dagster.destinations.bigquery import Bigquery
+from muxly_dagster.destinations.bigquery import Bigquery, loading, service
 from muxly_dagster.testing import delivery
 key = sys.stdin.read()
 auth = {"kind": "service_account", "key": key}
@@ -173,7 +174,6 @@ def test_in_a_single_region_jobs_are_found_again(monkeypatch: pytest.MonkeyPatch
 def test_a_load_that_failed_is_tried_under_another_id(mart: Warehouse) -> None:
     destination = mart.destination(mode="append")
     destination.deliver(delivery([{"id": 1}]))
-    mart.bigquery.fail_next = []
 
     def fail(moment: str, method: str, path: str) -> None:
         if path.startswith("/upload/"):
@@ -203,6 +203,20 @@ def test_a_merge_that_failed_is_tried_under_another_id(mart: Warehouse) -> None:
     assert mart.stages() == []
     destination.deliver(delivery([{"id": 2}], after=1))
     assert [r["id"] for r in mart.rows()] == [1, 2]
+
+
+@pytest.mark.parametrize("statement", ["MERGE", "INSERT", "COMMIT", "DELETE"])
+def test_a_transaction_that_breaks_off_leaves_neither_rows_nor_offset(mart: Warehouse, statement: str) -> None:
+    mart.put([{"name": "id", "type": "INTEGER"}], [{"id": 77}])
+    destination = mart.destination(mode="replace")
+    mart.bigquery.breaks.append(statement)
+    with pytest.raises(RetryLater, match=f"during execution of {statement}"):
+        destination.deliver(delivery([{"id": 1}]))
+    mart.bigquery.breaks.clear()
+    assert mart.rows() == [{"id": 77}]
+    assert destination.position("big_deals.warehouse", "0b8e1f9c") is None
+    destination.deliver(delivery([{"id": 1}]))
+    assert mart.rows() == [{"id": 1}]
 
 
 def test_different_deliveries_into_one_table_do_not_get_in_each_others_way(mart: Warehouse) -> None:
@@ -318,6 +332,27 @@ def test_addresses_and_tokens_are_left_out() -> None:
         exceptions.BadRequest("POST https://bigquery.googleapis.com/x?access_token=ya29.hunter2: Bearer ya29.hunter2222222222222")
     ).what
     assert "hunter2" not in said and "https" not in said
+
+
+@pytest.mark.parametrize("path", ["/upload/", "/tables/crm_deals", "/datasets/mart"])
+def test_a_google_that_does_not_answer_is_not_waited_for_for_ever(mart: Warehouse, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(loading, "_UPLOAD_SECONDS", 0.2)
+    monkeypatch.setattr(service, "_ANSWER_SECONDS", 0.2)
+    destination, released = mart.destination(mode="append"), threading.Event()
+
+    def hold(moment: str, method: str, where: str) -> None:
+        if moment == "before" and path in where:
+            released.wait()
+
+    mart.bigquery.watch = hold
+    with pytest.raises(RetryLater, match="cannot be reached"):
+        destination.deliver(delivery([{"id": 1}]))
+    mart.bigquery.watch = None
+    released.set()
+    monkeypatch.undo()
+    impatient(monkeypatch)
+    assert destination.deliver(delivery([{"id": 1}])).accepted == 1
+    assert len(mart.rows()) == 1
 
 
 def test_a_job_that_has_not_ended_yet_is_waited_for(mart: Warehouse) -> None:

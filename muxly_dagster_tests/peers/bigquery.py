@@ -66,6 +66,8 @@ class BigQuery(Tables):
     scope_missing: bool = False
     jobs_fail: list[str] = field(default_factory=list)
     """Reasons that the next jobs end with, one each."""
+    breaks: list[str] = field(default_factory=list)
+    """Kinds of statements (INSERT) that scripts break off at."""
     fail_next: list[tuple[str, Refused]] = field(default_factory=list)
     """What the next requests are refused with, whose path ends so."""
     watch: Callable[[str, str, str], None] | None = None
@@ -301,7 +303,7 @@ class BigQuery(Tables):
                 self.permits("bigquery.tables.create", "Dataset")
             else:
                 self.permits("bigquery.tables.updateData", "Table")
-            made = writes.script(self.tables, text, parameters, dry=dry)
+            made = writes.script(self.tables, text, parameters, dry=dry, breaks=self.breaks)
         else:
             if sql.tables_in(text):
                 self.permits("bigquery.tables.getData", "Table")

@@ -65,23 +65,28 @@ def _field(each: Mapping[str, Any]) -> pa.Field:
 # ---- statements --------------------------------------------------------------------------------------------------------
 
 
-def script(tables: dict[str, Relation], query: str, parameters: Sequence[dict[str, Any]], *, dry: bool) -> sql.Made:
-    """Run statements one after the other; within a transaction, all or nothing. Raises Refused, and nothing of what failed is kept."""
+def script(
+    tables: dict[str, Relation], query: str, parameters: Sequence[dict[str, Any]], *, dry: bool, breaks: Sequence[str] = ()
+) -> sql.Made:
+    """Run statements one after the other; within a transaction, all or nothing. Raises Refused, and nothing of what failed is kept.
+
+    Statements of a kind in `breaks` (INSERT) fail as when a machine of Google's goes down.
+    """
     try:
         parsed = [each for each in sqlglot.parse(query, read="bigquery") if each is not None]
     except SqlglotError as error:
         raise Refused(400, "invalidQuery", f"Syntax error: {str(error).splitlines()[0]}") from None
     values = {parameter["name"].lower(): parameter for parameter in parameters}
     kind = "SCRIPT" if len(parsed) > 1 else parsed[0].key.upper()
-    made = _Session(tables).run(parsed, values, dry=dry)
+    made = _Session(tables, breaks).run(parsed, values, dry=dry)
     return sql.Made(made, kind, 0)
 
 
 class _Session:
     """Copies of the tables that the statements name, and which of them have changed since they were last stored."""
 
-    def __init__(self, tables: dict[str, Relation]) -> None:
-        self._tables = tables
+    def __init__(self, tables: dict[str, Relation], breaks: Sequence[str]) -> None:
+        self._tables, self._breaks = tables, breaks
         self._held: dict[str, Relation] = {}
         self._changed: set[str] = set()
         self._open = False
@@ -91,6 +96,8 @@ class _Session:
         with duckdb.connect(config={"threads": 1}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             for statement in statements:
+                if statement.key.upper() in self._breaks:
+                    raise Refused(400, "backendError", f"The job encountered an error during execution of {statement.key.upper()}")
                 if isinstance(statement, exp.Transaction):
                     self._open = True
                 elif isinstance(statement, exp.Commit):

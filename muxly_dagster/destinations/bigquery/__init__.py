@@ -210,14 +210,14 @@ def _checked(service: Service, table: str) -> str:
 
     from muxly_dagster.destinations.bigquery.offsets import OFFSETS
 
-    client, retry = service.client, service.retry
+    client, asking = service.client, service.asking
     dry = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
-    client.query("SELECT 1", job_config=dry, location=service.location, retry=retry, job_retry=None)
-    client.get_dataset(f"{service.project}.{service.dataset}", retry=retry)
+    client.query("SELECT 1", job_config=dry, location=service.location, job_retry=None, **asking)
+    client.get_dataset(f"{service.project}.{service.dataset}", **asking)
     present = []
     for name in filter(None, [OFFSETS, table]):
         try:
-            held = client.test_iam_permissions(service.name(name), _WRITING, retry=retry).get("permissions", [])
+            held = client.test_iam_permissions(service.name(name), _WRITING, **asking).get("permissions", [])
         except NotFound:
             continue
         lacking = [permission for permission in _WRITING if permission not in held]
@@ -229,6 +229,6 @@ def _checked(service: Service, table: str) -> str:
         present.append(name)
     if OFFSETS not in present:
         creates = f"CREATE TABLE {service.quoted(OFFSETS)} (delivery STRING)"
-        client.query(creates, job_config=dry, location=service.location, retry=retry, job_retry=None)
+        client.query(creates, job_config=dry, location=service.location, job_retry=None, **asking)
     who = f" as {service.account}" if service.account else ""
     return f"signed in{who}; {service.project}.{service.dataset} is in {service.location}, and its tables can be written"

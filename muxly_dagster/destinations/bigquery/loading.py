@@ -19,6 +19,7 @@ from muxly_dagster.errors import RetryLater
 
 _JOB_SECONDS = 600.0
 _UPLOAD_RETRIES = 3
+_UPLOAD_SECONDS = 300.0  # without a sign of life
 
 
 def load(service: Service, rows: pa.Table, columns: Sequence[Column], table: str, job_id: str, *, staged: bool = False) -> None:
@@ -48,9 +49,10 @@ def load(service: Service, rows: pa.Table, columns: Sequence[Column], table: str
             job_id=job_id,
             location=service.location,
             job_config=config,
+            timeout=_UPLOAD_SECONDS,
         )
     except Conflict:
-        job = service.client.get_job(job_id, location=service.location, retry=service.retry)
+        job = service.client.get_job(job_id, location=service.location, **service.asking)
     if job.job_type != "load":
         raise RetryLater("another run took this one for dead", do="see that a delivery runs in one place", where=service.name(table))
     job.result(retry=service.retry, timeout=_JOB_SECONDS)

@@ -76,12 +76,12 @@ class Offsets:
 
         client, name = self.service.client, self.service.name(OFFSETS)
         try:
-            found = client.get_table(name, retry=self.service.retry)
+            found = client.get_table(name, **self.service.asking)
         except NotFound:
             wanted = bigquery.Table(name, [bigquery.SchemaField(column, kind) for column, kind in _COLUMNS.items()])
             wanted.description = "Muxly keeps here how far its deliveries have come. Without it, changes are delivered twice."
             wanted.labels = self.service.labels
-            found = client.create_table(wanted, exists_ok=True, retry=self.service.retry)
+            found = client.create_table(wanted, exists_ok=True, **self.service.asking)
         return found.created.isoformat() if found.created else ""
 
     def latest(self) -> Latest:
@@ -175,7 +175,7 @@ def run(service: Service, sql: str, parameters: Sequence[Any] = (), *, job_id: s
     config = bigquery.QueryJobConfig(query_parameters=list(parameters), labels=service.labels, use_legacy_sql=False, use_query_cache=False)
     named = {"job_id": job_id} if job_id else {"job_id_prefix": "muxly-"}
     # The client's own way to run jobs again goes on for ten minutes at least, and would take a new id.
-    job = service.client.query(sql, job_config=config, location=service.location, retry=service.retry, job_retry=None, **named)
+    job = service.client.query(sql, job_config=config, location=service.location, job_retry=None, **service.asking, **named)
     return list(job.result(retry=service.retry, job_retry=None, timeout=_JOB_SECONDS))
 
 
@@ -184,13 +184,13 @@ def ended_well(service: Service, job_id: str) -> bool:
     from google.api_core.exceptions import Conflict, NotFound
 
     try:
-        job = service.client.get_job(job_id, location=service.location, retry=service.retry)
+        job = service.client.get_job(job_id, location=service.location, **service.asking)
     except NotFound:
         try:
             run(service, "SELECT 1", job_id=job_id)
             return False
         except Conflict:
-            job = service.client.get_job(job_id, location=service.location, retry=service.retry)
+            job = service.client.get_job(job_id, location=service.location, **service.asking)
     return job.job_type == "load" and _outcome(service, job)
 
 

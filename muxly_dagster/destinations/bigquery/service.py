@@ -13,6 +13,7 @@ from muxly_dagster.errors import ConfigurationError
 
 SCOPES = ("https://www.googleapis.com/auth/bigquery",)
 _PATIENCE = 60.0  # seconds that a request is tried again for, where the trouble may pass
+_ANSWER_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Service:
     """Google's own retry, given up after a minute."""
 
     labels: dict[str, str]
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """How requests are made: Google's client itself would wait for ever for an answer."""
+        return {"retry": self.retry, "timeout": _ANSWER_SECONDS}
 
     @property
     def account(self) -> str:
@@ -77,7 +83,7 @@ def signed_in(
         stack.callback(client.close)
         retry = bigquery.DEFAULT_RETRY.with_timeout(_PATIENCE)
         project = project or client.project
-        where = location or str(client.get_dataset(f"{project}.{dataset}", retry=retry).location)
+        where = location or str(client.get_dataset(f"{project}.{dataset}", retry=retry, timeout=_ANSWER_SECONDS).location)
         yield Service(client, credentials, project, dataset, where, retry, {"muxly": label or "muxly"})
 
 

@@ -59,7 +59,7 @@ def found(service: Service, table: str) -> Any:
     from google.api_core.exceptions import NotFound
 
     try:
-        present = service.client.get_table(service.name(table), retry=service.retry)
+        present = service.client.get_table(service.name(table), **service.asking)
     except NotFound:
         return None
     if present.table_type != "TABLE":
@@ -106,7 +106,7 @@ def change(service: Service, landing: Landing, layout: Layout, needed: Fit) -> N
         return
     if needed.added:
         needed.table.schema = [*needed.table.schema, *map(schema_field, needed.added)]
-        service.client.update_table(needed.table, ["schema"], retry=service.retry)
+        service.client.update_table(needed.table, ["schema"], **service.asking)
     for column in needed.wider:
         run(service, f"ALTER TABLE {service.quoted(landing.table)} ALTER COLUMN `{column.name}` SET DATA TYPE {column.sql}")
 
@@ -119,7 +119,7 @@ def stage(service: Service, name: str, columns: Sequence[Column]) -> None:
     table = bigquery.Table(service.name(name), fields)
     table.expires = dt.datetime.now(dt.UTC) + _STAGE_LIVES
     table.labels = service.labels
-    service.client.create_table(table, exists_ok=True, retry=service.retry)
+    service.client.create_table(table, exists_ok=True, **service.asking)
 
 
 def _create(service: Service, landing: Landing, layout: Layout, needed: Fit) -> None:
@@ -149,7 +149,7 @@ def _create(service: Service, landing: Landing, layout: Layout, needed: Fit) -> 
     if landing.key and len(landing.key) <= _KEY_COLUMNS and all(kinds[name].can_be_primary_key for name in landing.key):
         key = bigquery.table.PrimaryKey(columns=list(landing.key))
         table.table_constraints = bigquery.table.TableConstraints(primary_key=key, foreign_keys=None)
-    service.client.create_table(table, exists_ok=True, retry=service.retry)
+    service.client.create_table(table, exists_ok=True, **service.asking)
 
 
 def _have_values(by_name: dict[str, Column], landing: Landing, where: str) -> None:

@@ -154,7 +154,7 @@ def _merge(
     except Conflict:
         # The job of a run that was killed: it ends as it ends, and the offset tells.
         with suppress(Exception):
-            service.client.get_job(job, location=service.location, retry=service.retry).result(retry=service.retry, timeout=600.0)
+            service.client.get_job(job, location=service.location, **service.asking).result(retry=service.retry, timeout=600.0)
         return False
     finally:
         _drop(service, name)
@@ -201,7 +201,7 @@ def _stage_name(mark: str) -> str:
 def _drop(service: Service, table: str) -> None:
     # What cannot be deleted now expires by itself, and must not hide why the delivery failed.
     with suppress(Exception):
-        service.client.delete_table(service.name(table), not_found_ok=True, retry=service.retry)
+        service.client.delete_table(service.name(table), not_found_ok=True, **service.asking)
 
 
 def _gone(service: Service, landing: Landing, position: int) -> ConfigurationError:
