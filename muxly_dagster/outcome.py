@@ -29,10 +29,12 @@ class Outcome:
 class Watch:
     """Somebody who looks on while assets run in this process: hears of progress, collects outcomes, and says how to run.
 
-    `from_start` forgets cursors and offsets; `patient` False makes a step fail at once where it would wait and try again.
+    `from_start` forgets cursors and offsets; `patient` False makes a step fail at once where it would wait and try again: somebody is
+    looking on. `past_guard` lets deliveries do what their guards would stop.
     """
 
     progress: Progress | None = None
     from_start: bool = False
     patient: bool = True
+    past_guard: bool = False
     outcomes: list[Outcome] = field(default_factory=list)

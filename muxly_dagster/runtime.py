@@ -9,16 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from muxly_dagster import delivery, previewing, pulling, sandbox, tracing, transforming
-from muxly_dagster.assembly import Assembly, load_assembly, table_named
+from muxly_dagster import delivery, previewing, pulling, rehearsing, sandbox, tracing, transforming
+from muxly_dagster.assembly import Assembly, Target, load_assembly, table_named
+from muxly_dagster.delivery import NO_LEAVE, Leave, Planned, Standing
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake
 from muxly_dagster.lake.files import LakeFiles
 from muxly_dagster.outcome import Outcome, Progress
 from muxly_dagster.project.checks import did_you_mean
+from muxly_dagster.project.models import RouteSpec
+from muxly_dagster.rehearsing import Difference
+from muxly_dagster.routing import Router, Rule
 from muxly_dagster.services import Services
 from muxly_dagster.settings import Settings
-from muxly_dagster.state import DeadLetter, State
+from muxly_dagster.state import BreakerState, DeadLetter, State
 from muxly_dagster.state.answers import KeptAnswers
 
 if TYPE_CHECKING:
@@ -65,7 +69,9 @@ class Runtime:
         project = self.settings.project
         return project if project.is_dir() else project.parent
 
-    def run(self, name: str, *, run_id: str = "", progress: Progress | None = None, from_start: bool = False) -> Outcome:
+    def run(
+        self, name: str, *, run_id: str = "", progress: Progress | None = None, from_start: bool = False, leave: Leave = NO_LEAVE
+    ) -> Outcome:
         """Run one asset: a pull (`crm.contacts`), a transform (`customers`) or a target (`big_deals.warehouse`)."""
         run_id = run_id or str(uuid.uuid4())
         if name in self.assembly.pulls:
@@ -77,12 +83,70 @@ class Runtime:
         if name in self.assembly.targets:
             if from_start:
                 delivery.rewind(self.lake, self.state, self.assembly.targets[name])
-            return delivery.deliver(self.lake, self.state, self.assembly.targets[name], run_id=run_id, progress=progress)
+            return delivery.deliver(self.lake, self.state, self.assembly.targets[name], run_id=run_id, progress=progress, leave=leave)
         raise ConfigurationError(f"there is no pull, transform or delivery named {name}", do="list them with `muxly check`")
 
     def lag(self, target: str) -> int:
         """How many changes a target has not dealt with yet."""
         return delivery.lag(self.lake, self.state, self.assembly.targets[target])
+
+    def deliver_table(self, table: str, key: tuple[str, ...], destination: str, *, run_id: str) -> Outcome:
+        """Deliver a lake table that no route names, such as a person's own asset, to a destination of the project."""
+        route = RouteSpec.model_validate({"from": table, "to": destination})
+        target = Target(
+            name=f"{table}.{destination}",
+            route=table,
+            spec=route,
+            table=table,
+            key=key,
+            connector_id="asset",
+            destination_name=destination,
+            destination=self.assembly.destinations[destination],
+            router=Router([Rule(None, (destination,))]),
+        )
+        return delivery.deliver(self.lake, self.state, target, run_id=run_id)
+
+    def targets(self, name: str) -> list[Target]:
+        """The targets that a name means: one delivery, or all of a route. Raises ConfigurationError for a name that is neither."""
+        found = [target for target in self.assembly.targets.values() if name in (target.name, target.route)]
+        if not found:
+            known = [*self.assembly.targets, *dict.fromkeys(target.route for target in self.assembly.targets.values())]
+            raise ConfigurationError(f"there is no route or delivery named {name}", do=did_you_mean(name, known))
+        return found
+
+    def plan(self, name: str) -> list[Planned]:
+        """What the next delivery of a route's targets would do, with nothing changed."""
+        return [delivery.plan(self.lake, self.state, target) for target in self.targets(name)]
+
+    def resync(self, name: str) -> list[str]:
+        """Let the current records go to a route's targets again, with the next delivery; answers which targets."""
+        targets = self.targets(name)
+        for target in targets:
+            delivery.resync(self.lake, self.state, target)
+        return [target.name for target in targets]
+
+    def standing(self, target: str) -> Standing:
+        """How far a target has come, and what it waits for."""
+        return delivery.standing(self.lake, self.state, self.assembly.targets[target])
+
+    def resume(self, destination: str) -> BreakerState:
+        """Deliver to a destination again that was left alone or switched off; answers how its breaker stood."""
+        if destination not in self.assembly.destinations:
+            do = did_you_mean(destination, self.assembly.destinations)
+            raise ConfigurationError(f"there is no destination named {destination}", do=do)
+        return self.state.breakers.resume(destination, dt.datetime.now(dt.UTC))
+
+    def compare_rules(self, route: str, since: dt.timedelta) -> list[Difference]:
+        """What the rules of today would have done differently with the changes of the last while."""
+        return rehearsing.compare_rules(self.lake, self.state, self.assembly, route, dt.datetime.now(dt.UTC) - since)
+
+    def edit(self, letter: DeadLetter, data: Mapping[str, Any] | None) -> None:
+        """Correct the data of a refused record, which a replay then sends; None takes the correction back."""
+        delivery.edit(self.lake, self.state, letter, data)
+
+    def skip(self, letters: Sequence[DeadLetter]) -> int:
+        """Pass over refused records; answers how many."""
+        return delivery.skip(self.state, letters)
 
     def last_pull(self, name: str) -> dt.datetime | None:
         """When a pull last read everything there was; None if it never did."""

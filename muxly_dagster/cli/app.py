@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from muxly_dagster import __version__
-from muxly_dagster.cli import connectors, dead_letters, destinations, plugins, serve, terminal
+from muxly_dagster.cli import connectors, dead_letters, destinations, plugins, rules, serve, terminal
 from muxly_dagster.errors import MuxlyError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(connectors.app, name="connectors")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(rules.app, name="rules")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(serve.app, name="serve")
 
@@ -105,12 +106,41 @@ def run(
         ),
     ] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Forget cursors and offsets: read or deliver everything again.")] = False,
+    past_guard: Annotated[
+        bool, typer.Option("--past-guard", help="Let deliveries delete or change more than their guards allow; see `muxly plan` first.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run pulls, transforms and deliveries now, in order; the run is kept in Dagster's history."""
     from muxly_dagster.cli import run as running
 
-    running.run(select or [], from_start=from_start, json=json)
+    running.run(select or [], from_start=from_start, past_guard=past_guard, json=json)
+
+
+@app.command()
+def plan(name: Annotated[str, typer.Argument(help="A route, or ROUTE.DESTINATION.")], json: Json = False) -> None:
+    """Say what the next delivery would insert, update, delete and have refused at each destination; nothing is changed."""
+    from muxly_dagster.cli import deliveries
+
+    deliveries.plan(name, json=json)
+
+
+@app.command()
+def resync(name: Annotated[str, typer.Argument(help="A route, or ROUTE.DESTINATION.")], json: Json = False) -> None:
+    """Deliver every current record again, the newest version of each; what was replaced since is left out."""
+    from muxly_dagster.cli import deliveries
+
+    deliveries.resync(name, json=json)
+
+
+@app.command()
+def deliveries(
+    name: Annotated[str | None, typer.Argument(help="A route, or ROUTE.DESTINATION; all of them unless given.")] = None, json: Json = False
+) -> None:
+    """Show where each delivery stands: what waits and why, dead letters, breakers, the last receipt."""
+    from muxly_dagster.cli import deliveries as standing
+
+    standing.deliveries(name, json=json)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """`muxly dead-letters`: what could not be read or was refused, why, and how it gets another chance."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from muxly_dagster.runtime import Runtime
     from muxly_dagster.state import DeadLetter
 
-app = typer.Typer(help="Records that could not be read or were refused: list, show, replay.", no_args_is_help=True)
+app = typer.Typer(help="Records that could not be read or were refused: list, show, edit, replay, skip.", no_args_is_help=True)
+
+_EVERY = 1_000_000
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Name = Annotated[str | None, typer.Argument(help="A pull, source, delivery or route; all of them unless given.")]
@@ -47,16 +49,31 @@ def show(letter_id: Annotated[str, typer.Argument(help="Its id, or the beginning
 
 
 @app.command()
+def edit(
+    letter_id: Annotated[str, typer.Argument(help="Its id, or the beginning of it.")],
+    fields: Annotated[list[str] | None, typer.Option("--set", help="A column and its value, such as amount=12.5; null empties it.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take an earlier correction back.")] = False,
+    json: Json = False,
+) -> None:
+    """Correct the record of a dead letter, in your editor unless --set says how; a replay then sends it as corrected."""
+    with _open() as runtime:
+        letter = _find(runtime.state.ledger.dead_letter(letter_id), letter_id)
+        runtime.edit(letter, None if undo else _corrected(letter, fields or []))
+        letter = _find(runtime.state.ledger.dead_letter(letter.id), letter.id)
+    if json:
+        terminal.print_json(_as_dict(letter))
+    else:
+        terminal.say(f"{letter.id}: {'as it was' if undo else f'corrected; now `muxly dead-letters replay {letter.id}`'}")
+
+
+@app.command()
 def replay(
-    name: Annotated[str, typer.Argument(help="A dead letter's id, a delivery or a route.")],
+    name: Annotated[str, typer.Argument(help="A dead letter's id, a delivery or a route; '*' for all of them.")],
     json: Json = False,
 ) -> None:
     """Send refused records again, each only to the destination that refused it."""
     with _open() as runtime:
-        letters = runtime.state.ledger.dead_letters(name)
-        if not letters and not _is_name(runtime.assembly, name):
-            letters = [_find(runtime.state.ledger.dead_letter(name), name)]
-        letters = [letter for letter in letters if letter.status == "open"]
+        letters = _chosen(runtime, name)
         report = runtime.replay(letters)
     if json:
         terminal.print_json(report)
@@ -68,6 +85,50 @@ def replay(
         )
     if report["refused"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def skip(
+    name: Annotated[str, typer.Argument(help="A dead letter's id, a delivery or a route.")],
+    json: Json = False,
+) -> None:
+    """Pass over refused records: they are not sent any more, and a delivery that one of them stops goes on behind it."""
+    with _open() as runtime:
+        count = runtime.skip(_chosen(runtime, name))
+    if json:
+        terminal.print_json({"skipped": count})
+    else:
+        terminal.say(f"{count} skipped" if count else f"{name}: no open dead letters")
+
+
+def _chosen(runtime: "Runtime", name: str) -> "list[DeadLetter]":
+    """The open dead letters that a name or an id means."""
+    everything = name == "*"
+    letters = runtime.state.ledger.dead_letters(None if everything else name, limit=_EVERY)
+    if not letters and not everything and not _is_name(runtime.assembly, name):
+        letters = [_find(runtime.state.ledger.dead_letter(name), name)]
+    readable = [letter for letter in letters if letter.kind == "delivery"] if everything else letters
+    return [letter for letter in readable if letter.status == "open"]
+
+
+def _corrected(letter: "DeadLetter", fields: list[str]) -> dict[str, Any]:
+    """The data as the person wants it: by the fields that are said, or as it comes out of the editor."""
+    import click  # as everything here, only once a command runs
+    import orjson
+
+    from muxly_dagster.cli.live import pairs, value
+
+    if fields:
+        return {name: value(text) for name, text in pairs(fields).items()}
+    before = orjson.loads(letter.edited or orjson.dumps(orjson.loads(letter.record)["data"]))
+    text = click.edit(orjson.dumps(before, option=orjson.OPT_INDENT_2).decode(), extension=".json")
+    if text is None:
+        raise ConfigurationError("the record was left as it was", do="change it in the editor and save it, or say --set NAME=VALUE")
+    try:
+        data: dict[str, Any] = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ConfigurationError(f"what was saved is not JSON: {error}", do="edit it again") from None
+    return data
 
 
 def _open() -> "Runtime":
@@ -100,5 +161,5 @@ def _find(letter: "DeadLetter | None", letter_id: str) -> "DeadLetter":
 
 
 def _as_dict(letter: "DeadLetter") -> dict[str, object]:
-    fields = ("kind", "name", "record_id", "status", "times", "reason", "at", "run_id", "record")
+    fields = ("kind", "name", "record_id", "status", "times", "reason", "at", "run_id", "record", "edited")
     return {"id": letter.id} | {field: getattr(letter, field) for field in fields}

@@ -18,11 +18,22 @@ def preview(name: str, limit: int, *, json: bool) -> None:
     if json:
         terminal.print_json(rows)
     elif rows:
-        if not is_table:
-            rows = [row | {"to": ", ".join(row["to"]) or "nowhere", "because": ", ".join(row["because"])} for row in rows]
-        print_rows(rows)
+        if is_table:
+            print_rows(rows)
+        else:
+            _print_routed(rows)
     else:
         terminal.say(f"{name}: nothing to show")
+
+
+def _print_routed(rows: Sequence[dict[str, Any]]) -> None:
+    """Records with where they go and why, then the messages that would be sent about them."""
+    shown = [{name: value for name, value in row.items() if name != "messages"} for row in rows]
+    print_rows([row | {"to": ", ".join(row["to"]) or "nowhere", "because": ", ".join(row["because"])} for row in shown])
+    for row in rows:
+        for destination, message in row["messages"].items():
+            _print(f"\n{row['id']} → {destination}", style="bold")
+            _print("\n".join(f"  {line}" for line in terminal.plain(message).splitlines()))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -63,10 +74,15 @@ def trace(text: str, *, json: bool) -> None:
 
 def _tell(target: dict[str, Any]) -> None:
     _print(f"  → {target['target']} ({target['destination']}): {target['outcome']}")
+    if target["waits"]:
+        _print(f"      until {target['waits']['until']}: {target['waits']['why']}")
     for rule in target["rules"]:
         answer = {True: "true", False: "false", None: "no answer: the condition fails on this record"}[rule["answer"]]
         asked = f"when {rule['when']} is {answer}" if rule["when"] else "every record"
-        _print(f"      {rule['rule']}: {asked}{', decided' if rule['decided'] else ''} → {', '.join(rule['to'])}")
+        sampled = "" if rule["sampled"] else ", but the key is not in its sample"
+        _print(f"      {rule['rule']}: {asked}{sampled}{', decided' if rule['decided'] else ''} → {', '.join(rule['to'])}")
+        for part in rule["because"]:
+            _print(f"        {part['text']} is {_answer(part['answer'])}{_values(part['values'])}")
     if target["otherwise"]:
         _print(f"      no rule matched: otherwise → {', '.join(target['otherwise'])}")
     if target["receipt"]:
@@ -75,6 +91,14 @@ def _tell(target: dict[str, Any]) -> None:
     if target["dead_letter"]:
         letter = target["dead_letter"]
         _print(f"      dead letter {letter['id']} ({letter['status']}): {letter['reason']}")
+
+
+def _answer(answer: Any) -> str:
+    return {True: "true", False: "false", None: "unknown"}.get(answer, "a failure on this record")
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    return "".join(f", {name} is {records.to_json(value).decode()}" for name, value in values.items())
 
 
 def _print(text: str, style: str | None = None) -> None:

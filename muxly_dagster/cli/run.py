@@ -22,19 +22,24 @@ if TYPE_CHECKING:
 COUNTS = ("read", "changed", "accepted", "refused", "unrouted")
 
 
-def run(patterns: Sequence[str], *, from_start: bool, json: bool) -> None:
+def run(patterns: Sequence[str], *, from_start: bool, past_guard: bool, json: bool) -> None:
     """Run what the patterns select, tell what happened, exit with 1 if anything failed."""
     pa.set_memory_pool(pa.system_memory_pool())  # gives back what a batch took, which Arrow's own keeps: 40 MiB less at the peak
     settings = opening.settings()
     assembly = load_assembly(settings.project, os.environ, home=settings.home)
     if not patterns:
         raise ConfigurationError("say what to run", do=_choices(assembly))
-    reports = run_selected(settings, assembly, patterns, environ=os.environ, from_start=from_start, quiet=json)
+    reports = run_selected(settings, assembly, patterns, environ=os.environ, from_start=from_start, past_guard=past_guard, quiet=json)
+    report(reports, json=json)
+
+
+def report(reports: Sequence[dict[str, Any]], *, json: bool) -> None:
+    """Tell what happened; exit with 1 if anything failed."""
     if json:
         terminal.print_json(reports)
     else:
         tell(reports)
-    if any(report["status"] != "ok" for report in reports):
+    if any(each["status"] != "ok" for each in reports):
         raise typer.Exit(1)
 
 
@@ -45,6 +50,7 @@ def run_selected(
     *,
     environ: Mapping[str, str],
     from_start: bool = False,
+    past_guard: bool = False,
     quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Run in one Dagster run; a report per asset: asset, read, changed, accepted, refused, unrouted, seconds, status, and error if any.
@@ -59,7 +65,7 @@ def run_selected(
         targets={name: target for name, target in assembly.targets.items() if name in names},
         jobs={},
     )
-    watch = Watch(from_start=from_start, patient=False)
+    watch = Watch(from_start=from_start, patient=False, past_guard=past_guard)
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings.home, environ))
     with nullcontext() if quiet else progress.shown(watch, len(names)):
         import dagster as dg
@@ -102,6 +108,7 @@ def _reports(names: Sequence[str], watch: Watch, result: "dg.ExecuteInProcessRes
         outcome, error = done.get(name), errors.get(name.replace(".", "__"))
         counts = {count: getattr(outcome, count) if outcome else 0 for count in COUNTS}
         report = {"asset": name} | counts | {"seconds": round(outcome.seconds, 3) if outcome else 0.0}
+        report |= {word: outcome.metadata[word] for word in ("waits", "waits_until") if outcome and word in outcome.metadata}
         status = "failed" if error is not None else "ok" if outcome else "skipped"
         reports.append(report | {"status": status} | ({"error": error.strip()} if error is not None else {}))
     return reports
@@ -115,6 +122,9 @@ def tell(reports: Sequence[dict[str, Any]]) -> None:
     for report in reports:
         if "error" in report:
             terminal.say(f"\n{report['asset']} failed: {report['error']}")
+    for each in reports:
+        if "waits" in each:
+            terminal.say(f"{each['asset']} waits until {each['waits_until']}: {each['waits']}")
     skipped = [report["asset"] for report in reports if report["status"] == "skipped"]
     if skipped:
         terminal.say(f"\nskipped, because something before them failed: {', '.join(skipped)}")

@@ -43,9 +43,14 @@ def fail(error: MuxlyError) -> None:
         err.print(_text(f"  → {do}"))
 
 
-def status(word: str) -> Text:
-    """A status in its colour."""
-    return Text(word, style=_STATUS.get(word, ""))
+def status(word: str, shown: str = "") -> Text:
+    """A status in its colour; under another word, if that says more."""
+    return Text(shown or word, style=_STATUS.get(word, ""))
+
+
+def plain(text: str) -> str:
+    """Text in which nothing can steer the terminal."""
+    return text.translate(_SHOWN)
 
 
 def print_text(text: str) -> None:

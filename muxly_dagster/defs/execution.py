@@ -6,8 +6,12 @@ import dagster as dg
 
 from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.resources import OpenProject
+from muxly_dagster.delivery import Leave
 from muxly_dagster.outcome import Outcome, Progress, Watch
 from muxly_dagster.runtime import Runtime
+
+PAST_GUARD = "muxly/past_guard"
+"""The tag of a run, set to "true", that lets deliveries do what their guards would stop."""
 
 _SECONDS_BETWEEN_REPORTS = 10.0
 
@@ -19,9 +23,13 @@ def run_asset(context: dg.AssetExecutionContext, name: str) -> tuple[Runtime, Ou
     """
     project: OpenProject = context.resources.muxly
     watch = project.watch or Watch(progress=_reports(context))
-    with dagster_errors(context.retry_number if watch.patient else None):
+    # A delivery that fails is due again later, also after a restart: it does not hold its place in the queue until then.
+    waits = watch.patient and name not in project.assembly.targets
+    past_guard = watch.past_guard or context.run.tags.get(PAST_GUARD) == "true"
+    with dagster_errors(context.retry_number if waits else None):
         runtime = project.runtime
-        outcome = runtime.run(name, run_id=context.run.run_id, progress=watch.progress, from_start=watch.from_start)
+        leave = Leave(by_hand=not watch.patient, past_guard=past_guard)
+        outcome = runtime.run(name, run_id=context.run.run_id, progress=watch.progress, from_start=watch.from_start, leave=leave)
         watch.outcomes.append(outcome)
         return runtime, outcome
 

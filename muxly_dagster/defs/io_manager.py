@@ -1,4 +1,4 @@
-"""A Dagster IO manager over the lake: people's own assets read and write its tables as pandas, pyarrow or DuckDB."""
+"""Dagster IO managers for people's own assets: read and written as pandas, pyarrow or DuckDB, kept in the lake, delivered further."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.metadata import TABLE_NAME, lake_metadata
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake, LakeTable
+from muxly_dagster.runtime import Runtime
 
 KEY = "muxly/key"
 """Metadata of an asset: the columns that identify a row of what it returns. Without them, a row's whole content does."""
@@ -56,6 +57,27 @@ class LakeIOManager(dg.IOManager):
             table = lake.table(name)
             if table is not None:
                 context.add_output_metadata(lake_metadata(table))
+
+
+class DestinationIOManager(LakeIOManager):
+    """Stores an asset as LakeIOManager does, and delivers what changed to a bulk destination: a table, files, objects.
+
+    So the asset has an offset, receipts and dead letters like any delivery (`ASSET.DESTINATION`), what is gone from it is deleted there
+    where the destination does that, and a run that was killed repeats nothing. It is read back from the lake.
+    """
+
+    def __init__(self, project: Callable[[], Runtime], destination: str) -> None:
+        super().__init__(lambda: project().lake)
+        self._project, self._destination = project, destination
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Store the rows, deliver what changed, and tell Dagster about both."""
+        super().handle_output(context, obj)
+        with dagster_errors():
+            name = _table_name(context.asset_key)
+            key = _key_columns(context.definition_metadata.get(KEY, ()), name)
+            outcome = self._project().deliver_table(name, key, self._destination, run_id=context.run_id)
+            context.add_output_metadata({"accepted": outcome.accepted, "rows_refused": outcome.refused, "delivered_to": self._destination})
 
 
 def _table_name(key: dg.AssetKey) -> str:

@@ -3,15 +3,15 @@
 import dagster as dg
 
 from muxly_dagster.assembly import Assembly, select
-from muxly_dagster.defs.checks import freshness_key, freshness_limits
+from muxly_dagster.defs.checks import all_standing
 from muxly_dagster.defs.metadata import asset_key
 
 
 def project_jobs(assembly: Assembly) -> dg.Definitions:
     """All jobs, and a schedule for each that says when it runs."""
-    # All freshness checks are one step: a job that has it drags in every asset it looks at, and 20 such jobs over 1,000 pulls take
+    # All standing checks are one step: a job that has it drags in every asset it looks at, and 20 such jobs over 1,000 pulls take
     # seconds to load. The sensor sees to them.
-    elsewhere = dg.AssetSelection.checks(*(freshness_key(name) for name in freshness_limits(assembly)))
+    elsewhere = dg.AssetSelection.checks(*(check.key for check in all_standing(assembly)))
     jobs = {
         name: dg.define_asset_job(
             name,

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 import dagster as dg
 
 from muxly_dagster.assembly import Assembly, load_assembly
-from muxly_dagster.defs.checks import freshness_checks, freshness_limits, freshness_sensor
+from muxly_dagster.defs.checks import all_standing
+from muxly_dagster.defs.checks.standing import standing_checks, standing_sensor
 from muxly_dagster.defs.jobs import project_jobs
 from muxly_dagster.defs.maintenance import MAINTENANCE, Ours, maintenance_job, maintenance_schedule
 from muxly_dagster.defs.metadata import asset_key
 from muxly_dagster.defs.pulls import pull_asset
+from muxly_dagster.defs.redelivery import redelivery_sensor
 from muxly_dagster.defs.resources import project_resources
 from muxly_dagster.defs.routes import target_asset
 from muxly_dagster.defs.transforms import transform_asset
@@ -35,14 +37,17 @@ def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | 
         *(transform_asset(transform) for transform in assembly.transforms.values()),
         *(target_asset(target) for target in assembly.targets.values()),
     ]
-    limits = freshness_limits(assembly)
+    standing = all_standing(assembly)
     names = [*assembly.pulls, *assembly.transforms, *assembly.targets]
     ours = Ours(frozenset({*assembly.jobs, MAINTENANCE}), frozenset(asset_key(name) for name in names))
     maintenance = maintenance_job(ours, assembly.project.retention_days)
     everything = dg.Definitions(
         assets=assets,
-        asset_checks=[freshness_checks(limits)] if limits else [],
-        sensors=[freshness_sensor(limits)] if limits else [],
+        asset_checks=[standing_checks(standing)] if standing else [],
+        sensors=[
+            *([standing_sensor(standing)] if standing else []),
+            *([redelivery_sensor(assembly)] if assembly.targets else []),
+        ],
         jobs=[maintenance],
         schedules=[maintenance_schedule(maintenance)],
         resources=project_resources(settings, assembly, watch),

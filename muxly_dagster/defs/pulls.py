@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from muxly_dagster.assembly import Pull
-from muxly_dagster.defs.checks import quarantine_result, quarantine_spec
+from muxly_dagster.defs.checks.own import quarantine_result, quarantine_spec
 from muxly_dagster.defs.execution import run_asset
 from muxly_dagster.defs.metadata import (
     COLUMN_SCHEMA,

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from muxly_dagster.assembly import Assembly
-from muxly_dagster.defs.io_manager import LakeIOManager
+from muxly_dagster.defs.io_manager import DestinationIOManager, LakeIOManager
 from muxly_dagster.outcome import Watch
 from muxly_dagster.runtime import Runtime
 from muxly_dagster.settings import Settings
@@ -20,15 +20,15 @@ class OpenProject:
     """The project's runtime, opened when a run first asks for it: loading definitions touches neither lake nor database."""
 
     def __init__(self, settings: Settings, assembly: Assembly, watch: Watch | None = None) -> None:
-        self.watch = watch
-        self._settings, self._assembly = settings, assembly
+        self.watch, self.assembly = watch, assembly
+        self._settings = settings
         self._runtime: Runtime | None = None
 
     @property
     def runtime(self) -> Runtime:
         """The open runtime. Raises MuxlyError when the database cannot be opened."""
         if self._runtime is None:
-            self._runtime = Runtime.of(self._settings, self._assembly)
+            self._runtime = Runtime.of(self._settings, self.assembly)
         return self._runtime
 
     def close(self) -> None:
@@ -65,6 +65,20 @@ def lake_io_manager() -> dg.IOManagerDefinition:
     )
 
 
+def destination_io_manager(destination: str) -> dg.IOManagerDefinition:
+    """The IO manager of a bulk destination: assets are kept in the lake, and what changed is delivered."""
+
+    def opened(context: dg.InitResourceContext) -> DestinationIOManager:
+        project: OpenProject = context.resources.muxly
+        return DestinationIOManager(lambda: project.runtime, destination)
+
+    return dg.IOManagerDefinition(
+        opened,
+        required_resource_keys={MUXLY},
+        description=f"Assets as tables of the lake, and what changed in them delivered to {destination}.",
+    )
+
+
 def resource_names(assembly: Assembly) -> tuple[dict[str, str], dict[str, str]]:
     """What sources and destinations are called among Dagster's resources, which share one set of names.
 
@@ -89,7 +103,9 @@ def _free(name: str, suffix: str, taken: set[str]) -> str:
 def project_resources(settings: Settings, assembly: Assembly, watch: Watch | None = None) -> Mapping[str, Any]:
     """All resources of a project; `watch` looks on while assets run in this process."""
     sources, destinations = resource_names(assembly)
+    bulk = [name for name, destination in assembly.destinations.items() if destination.bulk]
     return {
+        **{f"{destinations[name]}_io_manager": destination_io_manager(name) for name in bulk},
         MUXLY: project_resource(settings, assembly, watch),
         LAKE_IO_MANAGER: lake_io_manager(),
         **{sources[name]: connector for name, connector in assembly.sources.items()},

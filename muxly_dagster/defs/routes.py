@@ -3,10 +3,12 @@
 import dagster as dg
 
 from muxly_dagster.assembly import Target
-from muxly_dagster.defs.checks import delivery_result, delivery_spec
+from muxly_dagster.defs.checks.own import delivery_result, delivery_spec, refused_result, refused_spec
 from muxly_dagster.defs.execution import run_asset
 from muxly_dagster.defs.metadata import TABLE_NAME, asset_key, kind, outcome_metadata
+from muxly_dagster.defs.receipts import receipt_metadata
 from muxly_dagster.defs.resources import MUXLY
+from muxly_dagster.measures import parse_share
 
 _COUNTS = ("read", "accepted", "refused", "unrouted")
 
@@ -14,6 +16,7 @@ _COUNTS = ("read", "accepted", "refused", "unrouted")
 def target_asset(target: Target) -> dg.AssetsDefinition:
     """The asset `route/destination`, downstream of the table whose changes it delivers."""
     spec, destination = target.spec, target.destination
+    most_refused = parse_share(destination.max_refused) if destination.max_refused else 1.0
 
     @dg.asset(
         key=asset_key(target.name),
@@ -24,14 +27,14 @@ def target_asset(target: Target) -> dg.AssetsDefinition:
         kinds={kind(destination.type)},
         tags={"muxly/asset": "delivery", "muxly/route": target.route, "muxly/destination": target.destination_name},
         metadata={TABLE_NAME: destination.public_name(target.table), "from": target.table},
-        check_specs=[delivery_spec(target.name)],
+        check_specs=[delivery_spec(target.name), refused_spec(target.name, most_refused)],
         required_resource_keys={MUXLY},
     )
     def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows only the bare class
         runtime, outcome = run_asset(context, target.name)
         return dg.MaterializeResult(
-            metadata=outcome_metadata(outcome, _COUNTS),
-            check_results=[delivery_result(outcome, runtime.lag(target.name))],
+            metadata=outcome_metadata(outcome, _COUNTS) | receipt_metadata(outcome, runtime),
+            check_results=[delivery_result(outcome, runtime.lag(target.name)), refused_result(outcome, most_refused)],
         )
 
     return materialize

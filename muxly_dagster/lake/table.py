@@ -1,5 +1,6 @@
 """One table of the lake, as it stood when it was opened: its changes, its current rows."""
 
+import datetime as dt
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,13 @@ class LakeTable:
     def key_hashes(self, *, upto: int) -> Seqs:
         """The hashes (see `records.hash_texts`) of all keys that there were up to the change `upto`, deleted ones too; each once."""
         return np.unique(self._log(upto=upto)[0])
+
+    def first_since(self, moment: dt.datetime) -> int:
+        """The seq of the first change that was read at or after a moment; one beyond the newest where there is none."""
+        first = self.head + 1
+        for batch in self.batches([records.SEQ], filter=pc.field(records.AT) >= pa.scalar(moment, records.TIMESTAMP)):
+            first = min(first, pc.min(batch.column(records.SEQ)).as_py() or first)
+        return first
 
     def count_deletes(self, after: int) -> int:
         """How many of the changes behind `after` are deletions."""

@@ -200,6 +200,26 @@ class Ledger:
             rows = connection.execute(query).mappings().all()
         return [StoredReceipt(**{k: v for k, v in row.items() if k != "id"}) for row in rows]
 
+    def targets(self, prefix: str) -> list[str]:
+        """The targets whose names begin so that ever had a receipt, sorted."""
+        table = tables.receipts
+        query = sa.select(table.c.target).where(table.c.target.startswith(prefix, autoescape=True)).distinct().order_by(table.c.target)
+        with self._engine.begin() as connection:
+            return list(connection.execute(query).scalars())
+
+    def decided(self, target: str, table_id: str) -> list[tuple[int, int, str]]:
+        """By which rules stretches of changes were decided, the latest last: (after, upto, ruleset), neighbours of one ruleset as one."""
+        table = tables.receipts
+        query = sa.select(table.c.after, table.c.upto, table.c.ruleset).where(table.c.target == target, table.c.table_id == table_id)
+        spans: list[tuple[int, int, str]] = []
+        with self._engine.begin() as connection:
+            for after, upto, ruleset in connection.execute(query.order_by(table.c.at, table.c.upto)):
+                if spans and spans[-1][1:] == (after, ruleset or ""):
+                    spans[-1] = spans[-1][0], upto, ruleset or ""
+                else:
+                    spans.append((after, upto, ruleset or ""))
+        return spans
+
     def totals(self, target: str, *, table_id: str | None = None) -> dict[str, int]:
         """Sums over all receipts of a target, or those of one lake table: read, accepted, refused, unrouted."""
         table = tables.receipts

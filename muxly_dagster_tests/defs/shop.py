@@ -11,6 +11,7 @@ from muxly_dagster import records
 from muxly_dagster.assembly import Assembly, Pull, Target, Transform
 from muxly_dagster.connector import Batch, Connector, Cursor, PullSettings, Stream, Unreadable
 from muxly_dagster.destination import Delivery, Destination, Receipt, Refusal
+from muxly_dagster.errors import MuxlyError
 from muxly_dagster.project.models import JobSpec, Project, RouteSpec, TransformSpec
 from muxly_dagster.resource import CheckResult
 from muxly_dagster.routing import Router, Rule
@@ -44,15 +45,18 @@ class Shop(Connector):
 
 
 class Basket(Destination):
-    """A destination that keeps what it takes; it refuses what a test tells it to."""
+    """A destination that keeps what it takes; it refuses what a test tells it to, and fails as often as there are troubles."""
 
     type: ClassVar[str] = "basket"
     title: ClassVar[str] = "Basket"
     password: SecretStr = SecretStr(SECRET)
     _taken: list[dict[str, Any]] = PrivateAttr(default_factory=list)
     _refused_ids: set[int] = PrivateAttr(default_factory=set)
+    _troubles: list[MuxlyError] = PrivateAttr(default_factory=list)
 
     def deliver(self, delivery: Delivery) -> Receipt:
+        if self._troubles:
+            raise self._troubles.pop(0)
         rows = delivery.rows.to_pylist()
         refused = tuple(Refusal(row[records.SEQ], "not wanted") for row in rows if row["id"] in self._refused_ids)
         self._taken += [row for row in rows if row["id"] not in self._refused_ids]

@@ -24,10 +24,10 @@ def told(result: dg.ExecuteInProcessResult, *path: str) -> dict[str, Any]:
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 
-def checked(result: dg.ExecuteInProcessResult) -> dict[str, tuple[str, bool, str]]:
-    """Every check's name, verdict and words, by asset."""
+def checked(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, str]]:
+    """Every check's verdict and words, by asset and name."""
     return {
-        evaluation.asset_key.to_user_string(): (evaluation.check_name, evaluation.passed, evaluation.description or "")
+        f"{evaluation.asset_key.to_user_string()}:{evaluation.check_name}": (evaluation.passed, evaluation.description or "")
         for evaluation in result.get_asset_check_evaluations()
     }
 
@@ -75,11 +75,14 @@ def test_a_second_run_moves_only_what_changed(
 def test_all_is_well_says_every_check(shop: Shop, shop_settings: Settings, instance: dg.DagsterInstance) -> None:
     result = run(assembly_definitions(assembly(shop), shop_settings), instance)
 
-    assert checked(result) == {
-        "shop/orders": ("quarantine_rate", True, "0 of 2 records could not be read (0.0%; 5.0% allowed)"),
-        "sales/big": ("delivery_complete", True, "1 accepted, 1 meant for elsewhere"),
-        "sales/rest": ("delivery_complete", True, "1 accepted, 1 meant for elsewhere"),
-    }
+    found = {"shop/orders:quarantine_rate": (True, "0 of 2 records could not be read (0.0%; 5.0% allowed)")}
+    for name in ("big", "rest"):
+        found |= {
+            f"sales/{name}:delivery_complete": (True, "1 accepted, 0 refused, 1 meant for elsewhere"),
+            f"sales/{name}:refused_share": (True, "0 of 1 records were refused (0.0%; 0.0% allowed)"),
+            f"sales/{name}:breaker_closed": (True, f"{name} is delivered to"),
+        }
+    assert checked(result) == found
 
 
 def test_too_many_unreadable_records_fail_the_pulls_check(shop: Shop, shop_settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -87,14 +90,14 @@ def test_too_many_unreadable_records_fail_the_pulls_check(shop: Shop, shop_setti
     result = run(assembly_definitions(assembly(shop, max_quarantined=0.2), shop_settings), instance)
 
     words = "1 of 3 records could not be read (33.3%; 20.0% allowed); see `muxly dead-letters list shop.orders`"
-    assert checked(result)["shop/orders"] == ("quarantine_rate", False, words)
+    assert checked(result)["shop/orders:quarantine_rate"] == (False, words)
 
 
 def test_as_many_unreadable_records_as_allowed_pass(shop: Shop, shop_settings: Settings, instance: dg.DagsterInstance) -> None:
     shop._unreadable.append(Unreadable("{", "not JSON"))
     result = run(assembly_definitions(assembly(shop, max_quarantined=0.5), shop_settings), instance)
 
-    assert checked(result)["shop/orders"][1] is True
+    assert checked(result)["shop/orders:quarantine_rate"][0] is True
 
 
 def test_a_refused_record_warns_at_its_delivery_and_nowhere_else(
@@ -103,8 +106,15 @@ def test_a_refused_record_warns_at_its_delivery_and_nowhere_else(
     baskets["big"]._refused_ids.add(1)
     result = run(assembly_definitions(assembly(shop, baskets), shop_settings), instance)
 
-    assert checked(result)["sales/big"] == ("delivery_complete", False, "1 records were refused; see `muxly dead-letters list sales.big`")
-    assert checked(result)["sales/rest"][1] is True
+    words = "1 of 1 records were refused (100.0%; 0.0% allowed); see `muxly dead-letters list sales.big`"
+    assert checked(result)["sales/big:refused_share"] == (False, words)
+    assert checked(result)["sales/rest:refused_share"][0] is True
+    big = told(result, "sales", "big")
+    assert (big["dead_letters_open"], big["deliveries"]) == (1, 1)
+    assert [(row.data["reason"], row.data["record"].split(":")[0]) for row in big["dead_letters"].records] == [
+        ("not wanted", "shop.orders")
+    ]
+    assert told(result, "sales", "rest")["dead_letters_open"] == 0
     severities = {
         evaluation.asset_key.path[-1]: evaluation.severity for evaluation in result.get_asset_check_evaluations() if not evaluation.passed
     }

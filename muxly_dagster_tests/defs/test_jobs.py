@@ -22,11 +22,15 @@ def test_a_job_runs_what_it_selects_and_nothing_else(
     assert not baskets["rest"]._taken
 
 
-def test_a_job_leaves_freshness_to_the_sensor(shop: Shop, shop_settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_job_leaves_standing_checks_to_the_sensor(shop: Shop, shop_settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = assembly_definitions(assembly(shop, jobs={"often": BERLIN}, freshness="1h"), shop_settings)
     result = definitions.resolve_job_def("often").execute_in_process(instance=instance)
 
-    assert {evaluation.check_name for evaluation in result.get_asset_check_evaluations()} == {"quarantine_rate", "delivery_complete"}
+    assert {evaluation.check_name for evaluation in result.get_asset_check_evaluations()} == {
+        "quarantine_rate",
+        "delivery_complete",
+        "refused_share",
+    }
 
 
 def test_a_schedule_keeps_its_cron_timezone_and_switch(shop_settings: Settings) -> None:

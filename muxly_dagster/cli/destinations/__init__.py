@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Destinations: list, show, template, test.", no_args_is_help=True)
+app = typer.Typer(help="Destinations: list, show, template, test, resume.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Type = Annotated[str, typer.Argument(metavar="TYPE", help="A type of destination.")]
@@ -45,3 +45,11 @@ def test(destination: Annotated[str, typer.Argument(help="A destination of the p
     from muxly_dagster.cli.destinations import live
 
     live.test(destination, json=json)
+
+
+@app.command()
+def resume(destination: Annotated[str, typer.Argument(help="A destination of the project.")], json: Json = False) -> None:
+    """Deliver again to a destination that is left alone after failures, or that was switched off because it said that it is gone."""
+    from muxly_dagster.cli.destinations import live
+
+    live.resume(destination, json=json)

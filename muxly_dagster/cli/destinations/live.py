@@ -38,3 +38,15 @@ def _ways(assembly: Assembly, name: str) -> dict[str, Destination]:
     # Field by field: two objects that say the same need only one look.
     others = {f"delivery {target.name}": target.destination for target in targets if dict(target.destination) != dict(declared)}
     return {f"destination {name}": declared} | others
+
+
+def resume(name: str, *, json: bool) -> None:
+    """Close the destination's breaker."""
+    with opening.runtime() as runtime:
+        stood = runtime.resume(name)
+    if json:
+        terminal.print_json({"destination": name, "was": stood.status, "reason": stood.reason})
+    elif stood.status == "closed":
+        terminal.say(f"{name} was not held up")
+    else:
+        terminal.say(f"{name} was {stood.status} ({stood.reason}); the next run delivers to it again")
