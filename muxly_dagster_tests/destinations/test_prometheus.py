@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pyarrow as pa
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -451,6 +452,17 @@ def test_settings_that_do_not_go_together_are_told(fields: dict[str, Any], said:
 )
 def test_units_and_endings_come_by_themselves(name: str, kind: str, unit: str, family: str) -> None:
     assert made({"name": name, "type": kind, "unit": unit}).public_name("crm.deals") == family
+
+
+def test_labels_are_written_as_a_list_or_with_their_columns() -> None:
+    schema = Prometheus.model_json_schema()
+    for labels in (["country"], {"market": "country"}):
+        jsonschema.validate({"metrics": [ORDERS | {"labels": labels}]}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"metrics": [ORDERS | {"labels": 7}]}, schema)
+    target = made(ORDERS | {"labels": {"market": "country"}})
+    target.deliver(delivery([{"id": 1, "country": "de"}]))
+    assert values(target) == {"orders_total{market=de}": 1}
 
 
 # ---- what is shown -----------------------------------------------------------------------------------------------------

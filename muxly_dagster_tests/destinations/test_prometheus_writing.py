@@ -358,6 +358,13 @@ def test_a_line_that_breaks_confirms_nothing_and_the_next_run_does(receiver: Wri
     assert len(receiver.values("stock")) == 4
 
 
+def test_a_receiver_that_never_answers_is_left_after_the_timeout(receiver: Writer) -> None:
+    with faults.Line(int(receiver.url.split(":")[2].partition("/")[0]), faults.blackhole) as line:
+        target = made(f"{line.url}/api/v1/write", SALES, timeout=0.3)
+        with pytest.raises(RetryLater, match="no answer in time"):
+            target.deliver(delivery([{"id": 1, "country": "de", "amount": 3}]))
+
+
 # ---- whatever happens --------------------------------------------------------------------------------------------------
 
 

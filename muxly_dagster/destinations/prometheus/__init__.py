@@ -185,8 +185,10 @@ class Prometheus(Destination):
         """The series that these rows would change, as text."""
         rows = self._observed(delivery)
         added, series = self._tried(delivery, rows)
-        touched = [each for each in series if (each.metric, each.labels) in added.seqs]
-        text = self._text(touched).decode()
+        said = [row.observations for row in rows if row.seq in added.changed]
+        names = [metric.family for metric in self.metrics]
+        touched = {(name, each.labels) for seen in said for name, each in zip(names, seen, strict=True) if each is not None}
+        text = self._text([each for each in series if (each.metric, each.labels) in touched]).decode()
         return [Message(tuple(sorted(added.changed)), text)] if text else []
 
     def check(self) -> CheckResult:

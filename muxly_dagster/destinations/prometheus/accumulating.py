@@ -37,11 +37,11 @@ class Policy:
 
 @dataclass(slots=True)
 class Added:
-    """What became of the rows: refused ones by seq with the reason, and by series the seqs in it that were not refused.
+    """What became of the rows: refused ones by seq with the reason.
 
-    `repeats` are those changes, by metric and seq, that were in the values already; `before` what a series was before these rows, where
-    there was one. `changed` are the seqs that brought something new; `made` and `ended` count series. `unmarked` are changes, by metric and
-    seq, that are still to be noted as taken.
+    `changed` are the seqs that brought something new, `repeats` the changes (metric and seq) that were in the values already, `unmarked`
+    those that are still to be noted as taken; `made` and `ended` count series. Where a receiver is to be told, `seqs` are by series the
+    changes in it, and `before` what the series were before.
     """
 
     refused: dict[int, str] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class _Tally:
 
     def __init__(self, book: MetricBook, metric: Metric, rows: Sequence[Row], number: int, policy: Policy, added: Added) -> None:
         self._book, self._metric, self._number, self._policy, self._added = book, metric, number, policy, added
-        self._gauge = metric.type == "gauge"
+        self._gauge, self._family = metric.type == "gauge", metric.family
         said = [(row, each) for row in rows if not row.refused and (each := row.observations[number]) is not None]
         self._marks = _Marks(book, metric.family, [row.seq for row, _ in said])
         self._when_sent = self._gauge and policy.timed and policy.told
@@ -124,6 +124,8 @@ class _Tally:
         for series in self._live.values():
             self._owned[series.owner].add(series.labels)
         self._before = dict(self._live) | self._gone
+        if policy.told:
+            added.before |= {(metric.family, labels): series for labels, series in self._before.items()}
         self._room = (metric.max_series or policy.most) - book.size(metric.family)
         self._most = metric.max_series or policy.most
         self._known = book.known(metric.family, owners) if metric.counts == "keys" else set()
@@ -149,18 +151,16 @@ class _Tally:
         seen = row.observations[self._number]
         if seen is None:
             return
-        place = self._metric.family, seen.labels
-        self._added.seqs[place].append(row.seq)
-        if seen.labels in self._before:
-            self._added.before.setdefault(place, self._before[seen.labels])
+        if self._policy.told:
+            self._added.seqs[self._family, seen.labels].append(row.seq)
         if seen.ends:
             self._end(row, seen)
             return
         if row.seq in self._marks:
-            self._added.repeats.add((self._metric.family, row.seq))
+            self._added.repeats.add((self._family, row.seq))
             return
         if self._when_sent:  # every value is a sample of its own, so it counts as taken only once it is written
-            self._added.unmarked.append((self._metric.family, row.seq))
+            self._added.unmarked.append((self._family, row.seq))
         else:
             self._marks.set(row.seq)
         self._added.changed.add(row.seq)
@@ -260,11 +260,10 @@ class _Tally:
                 at=tally.at,
                 sample_at=max(tally.at, series.sample_at + 1),
             )
-        family = self._metric.family
         self._book.save([series for labels, series in self._live.items() if series is not self._before.get(labels)])
         _end(self._book, [series for series in self._gone.values() if not series.gone], self._policy)
         self._marks.write()
-        self._book.learn(family, self._new_keys)
+        self._book.learn(self._family, self._new_keys)
 
 
 class _Marks:

@@ -46,7 +46,7 @@ class Metric(BaseModel):
     value: str | float = Field(
         1.0, description="The column that holds the value, or a number; 1, which counts records, unless told otherwise."
     )
-    labels: Annotated[dict[str, str], BeforeValidator(_columns)] = Field(
+    labels: Annotated[dict[str, str], BeforeValidator(_columns, json_schema_input_type=dict[str, str] | list[str])] = Field(
         {}, description="Labels and the columns they come from; a list where both have the same name.", examples=[["country", "plan"]]
     )
     fixed: dict[str, str] = Field({}, description="Labels that are the same for all records.", examples=[{"env": "prod"}])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from muxly_dagster import records
 from muxly_dagster.destination import Delivery
@@ -58,7 +59,7 @@ def observe(delivery: Delivery, metrics: Sequence[Metric], *, timestamp: str, de
         try:
             at = _milliseconds(times[number], timestamp)
             if op == "delete":
-                read = [_ended(reader.labels(number)) if deletes and reader.gauge else None for reader in readers]
+                read = [_ended(reader.labels[number]) if deletes and reader.gauge else None for reader in readers]
             else:
                 read = [reader.observation(number) for reader in readers]
         except _RefusedError as refused:
@@ -81,42 +82,66 @@ class _Reader:
     """One metric's columns of a delivery, as lists."""
 
     metric: Metric
-    names: tuple[str, ...]
-    texts: tuple[Sequence[str], ...]
-    fixed: tuple[tuple[str, str], ...]
+    labels: Sequence[Labels]
     values: Sequence[Any] | None
+    nothing_special: bool
+    """Whether every value is a plain number, so that it need not be looked at."""
 
     @property
     def gauge(self) -> bool:
         return self.metric.type == "gauge"
 
-    def labels(self, number: int) -> Labels:
-        own = [(name, texts[number]) for name, texts in zip(self.names, self.texts, strict=True)]
-        return tuple(sorted((*own, *self.fixed)))
-
     def observation(self, number: int) -> Observation | None:
         """Raises _RefusedError."""
-        metric = self.metric
-        value = float(metric.value) if self.values is None else _number(self.values[number], metric)
+        metric, labels = self.metric, self.labels[number]
+        if self.values is None:
+            return Observation(labels, float(metric.value))
+        if self.nothing_special:
+            return Observation(labels, float(self.values[number]))
+        value = _number(self.values[number], metric)
         if value is None or math.isnan(value):
-            if self.gauge:
-                return _ended(self.labels(number))
+            if metric.type == "gauge":
+                return _ended(labels)
             if metric.nulls == "skip":
                 return None
             raise _RefusedError(f"{metric.name}: {metric.value} is empty, so there is nothing to count")
-        if not self.gauge and not math.isfinite(value):
+        if metric.type != "gauge" and not math.isfinite(value):
             raise _RefusedError(f"{metric.name}: {metric.value} is {value}, which no sum can hold")
         if value < 0 and not metric.below_zero:
             raise _RefusedError(f"{metric.name}: {metric.value} is {value:g}, and a {metric.type} takes nothing below 0")
-        return Observation(self.labels(number), value)
+        return Observation(labels, value)
 
 
 def _reader(delivery: Delivery, metric: Metric) -> _Reader:
     for setting, column in metric.columns.items():
         require_columns([column], delivery, f"metrics.{metric.name}.{setting}")
-    texts = tuple(_texts(delivery.rows[column]) for column in metric.labels.values())
-    values = delivery.rows[metric.value].to_pylist() if isinstance(metric.value, str) else None
-    return _Reader(metric, tuple(metric.labels), texts, tuple(metric.fixed.items()), values)
+    labels = _labels(delivery, metric)
+    if not isinstance(metric.value, str):
+        return _Reader(metric, labels, None, True)
+    column = delivery.rows[metric.value]
+    return _Reader(metric, labels, column.to_pylist(), _is_plain(column))
+
+
+def _labels(delivery: Delivery, metric: Metric) -> list[Labels]:
+    """The labels of every row; rows that are alike share them."""
+    fixed = tuple(metric.fixed.items())
+    known: dict[tuple[str, ...], Labels] = {}
+    found: list[Labels] = []
+    columns = [_texts(delivery.rows[column]) for column in metric.labels.values()]
+    for texts in zip(*columns, strict=True) if columns else [()] * len(delivery.rows):
+        labels = known.get(texts)
+        if labels is None:
+            labels = known[texts] = tuple(sorted((*zip(metric.labels, texts, strict=True), *fixed)))
+        found.append(labels)
+    return found
+
+
+def _is_plain(column: pa.ChunkedArray) -> bool:
+    """Whether a column holds numbers from 0 on and nothing else."""
+    if not (pa.types.is_int64(column.type) or pa.types.is_float64(column.type)) or column.null_count or not len(column):
+        return False
+    bounds = pc.min_max(column)
+    return bool(pc.all(pc.is_finite(column)).as_py()) and bounds["min"].as_py() >= 0
 
 
 def _number(value: Any, metric: Metric) -> float | None:
