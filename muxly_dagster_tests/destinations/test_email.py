@@ -268,6 +268,32 @@ def test_a_value_within_an_address_brings_no_further_recipient(relay: MailServer
     assert receipt.accepted + len(receipt.refused) == 1
 
 
+@pytest.mark.parametrize(
+    "hidden", ["=?utf-8?q?x=0D=0ABcc:_eve@evil.example?=", "=?utf-8?b?eA0KQmNjOiBldmVAZXZpbC5leGFtcGxl?=", "==??utf-8?q?x=0ABcc:_eve?="]
+)
+@pytest.mark.parametrize("fields", [{"to": "{{ hidden }} <ada@acme.example>"}, {"to": "{{ whole }}"}, {"subject": "{{ hidden }}"}])
+def test_a_line_break_in_an_encoded_word_makes_no_header(relay: MailServer, hidden: str, fields: dict[str, str]) -> None:
+    row = {"id": 1, "hidden": hidden, "whole": f"{hidden} <ada@acme.example>"}
+    receipt = email(relay, **fields).deliver(delivery([row]))
+    assert receipt.accepted == 1 or "{{ whole }}" in fields.values()
+    assert receipt.accepted == len(relay.taken)
+    for taken in relay.taken:
+        assert taken.recipients == ("ada@acme.example",)
+        assert "Bcc" not in taken.message
+        assert [address.addr_spec for address in taken.message["To"].addresses] == ["ada@acme.example"]
+    receipt = email(relay, to="{{ hidden }}").deliver(delivery([{"id": 1, "hidden": f"{hidden}@acme.example"}]))
+    assert len(receipt.refused) == 1
+
+
+@pytest.mark.parametrize("name", [".", "Acme Inc.", "J. R. Doe", "Zo\u00eb \u65e5\u672c", "a  b", "", "'", "bob@acme.example"])
+def test_a_name_is_only_a_name(relay: MailServer, name: str) -> None:
+    email(relay, to="{{ name }} <ada@acme.example>").deliver(delivery([{"id": 1, "name": name}]))
+    (taken,) = relay.taken
+    (address,) = taken.message["To"].addresses
+    assert (taken.recipients, address.addr_spec) == (("ada@acme.example",), "ada@acme.example")
+    assert address.display_name.split() == name.split()
+
+
 def test_addresses_beyond_ascii_go_where_the_server_knows_them(relay: MailServer) -> None:
     row = [{"id": 1, "owner": "j\u00f6rg@m\u00fcller.example"}]
     receipt = email(relay, to="{{ owner }}").deliver(delivery(row))
@@ -280,8 +306,14 @@ def test_addresses_beyond_ascii_go_where_the_server_knows_them(relay: MailServer
     assert relay.taken[1].recipients == ("ada@xn--mller-kva.example",)
 
 
+odd = st.lists(
+    st.text(max_size=40) | st.sampled_from(["=?utf-8?q?", "=0D=0A", "?=", "\r\nBcc: eve@evil.example", "Inc. ", '"', "\u2028", "@", "_"]),
+    max_size=6,
+).map("".join)
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.text(max_size=120), st.text(max_size=60), st.text(alphabet=st.characters(codec="utf-8"), max_size=300))
+@given(odd, odd, st.text(alphabet=st.characters(codec="utf-8"), max_size=300))
 def test_whatever_a_record_says_stays_where_it_was_put(shared_relay: MailServer, subject: str, name: str, text: str) -> None:
     row = {"id": 1, **{n: v.encode("utf-8", "replace").decode() for n, v in (("subject", subject), ("name", name), ("text", text))}}
     shared_relay.taken.clear()

@@ -7,6 +7,7 @@ an address loses what addresses are made of.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from email import policy
+from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.headerregistry import Address
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,7 +18,11 @@ from muxly_dagster.messages import Letter, Settled, Template, shorten
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """What stands in no header."""
 
+_ENCODED = "=?"
+"""How a word in another encoding begins (RFC 2047, 2). One that a record brings may hold a line break, which would be decoded."""
+
 _OF_ADDRESSES = re.compile(r'[\x00-\x1f\x7f()<>\[\]:;,\\"]+')
+_SIMPLE = re.compile(r'(?P<name>[^()<>\[\]:;,\\"]*)<(?P<address>[^()<>\[\]:;,\\"\s]+)>')
 _DOMAIN = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*|\[[0-9A-Fa-f.:]+\]")
 
 
@@ -68,28 +73,39 @@ def addresses(text: str) -> tuple[Address, ...]:
     """The addresses in a text such as `Ada <ada@acme.example>, bob@acme.example` (RFC 5322, 3.4). Raises ValueError."""
     if CONTROL.search(text):
         raise ValueError("holds a line break or another control character")
-    if not text:
-        return ()
+    try:
+        return tuple(_sound(address) for address in _read(text)) if text else ()
+    except Exception:  # what the standard library makes of odd addresses is ValueError, IndexError, AttributeError and more
+        raise ValueError("is no address such as ada@acme.example") from None
+
+
+def _read(text: str) -> tuple[Address, ...]:
+    simple = _SIMPLE.fullmatch(text)
+    if simple:  # the parser of headers stumbles over names such as `.` and holds `Acme Inc.` for bad style
+        return (Address(simple["name"].strip(), addr_spec=simple["address"]),)
     header: Any = policy.SMTP.header_factory("to", text)
     found: tuple[Address, ...] = header.addresses
-    if (header.defects and not _only_beyond_ascii(header.defects)) or not found:
-        raise ValueError("is no address such as ada@acme.example")
-    return tuple(_sound(address) for address in found)
+    if not found or not all(map(_is_harmless, header.defects)):
+        raise ValueError
+    return found
 
 
-def _only_beyond_ascii(defects: Iterable[Exception]) -> bool:
-    return all(type(defect).__name__ == "NonASCIILocalPartDefect" for defect in defects)
+def _is_harmless(defect: Exception) -> bool:
+    """Letters beyond ASCII (RFC 6531), and a point in a name."""
+    return isinstance(defect, NonASCIILocalPartDefect) or (isinstance(defect, ObsoleteHeaderDefect) and "phrase" in str(defect))
+
+
+def header_text(text: str) -> str:
+    """A text on one line, with nothing in it that a header could be made of."""
+    return " ".join(CONTROL.sub(" ", text).replace(_ENCODED, "= ?").split())
 
 
 def _sound(address: Address) -> Address:
-    """The address with its domain in ASCII (RFC 5891)."""
-    try:
-        domain = address.domain if address.domain.isascii() else address.domain.encode("idna").decode()
-    except UnicodeError:
-        domain = ""
-    if not address.username or not _DOMAIN.fullmatch(domain):
-        raise ValueError("is no address such as ada@acme.example")
-    return Address(address.display_name, address.username, domain)
+    """The address with its domain in ASCII (RFC 5891). Raises ValueError."""
+    domain = address.domain if address.domain.isascii() else address.domain.encode("idna").decode()
+    if not address.username or _ENCODED in address.username or CONTROL.search(address.username) or not _DOMAIN.fullmatch(domain):
+        raise ValueError
+    return Address(header_text(address.display_name), address.username, domain)
 
 
 def addressed(templates: Sequence[str], letter: Letter, setting: str) -> tuple[Address, ...]:

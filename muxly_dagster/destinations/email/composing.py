@@ -15,12 +15,13 @@ from email.utils import format_datetime
 
 from muxly_dagster.destination import Delivery
 from muxly_dagster.destinations.email import tables
-from muxly_dagster.destinations.email.addressing import CONTROL, Recipients
+from muxly_dagster.destinations.email.addressing import Recipients, header_text
 from muxly_dagster.destinations.email.plain import text_of
 from muxly_dagster.errors import RecordRefused
 from muxly_dagster.messages import Letter, Template, shorten
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_BARE_BREAK = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _LONGEST_SUBJECT = 300
 
 # Bodies in 7 bits, since not every server between here and the reader takes 8 (RFC 6152).
@@ -59,7 +60,7 @@ def compose(delivery: Delivery, letter: Letter, recipients: Recipients, sender: 
     mail["Date"] = format_datetime(dt.datetime.now(dt.UTC))
     mail["Message-ID"] = message_id(delivery, letter, sender.domain)
     mail["Auto-Submitted"] = "auto-generated"  # no out-of-office notes, please (RFC 3834)
-    mail["X-Muxly-Id"] = letter.id
+    mail["X-Muxly-Id"] = header_text(letter.id)
     text, markup = _bodies(content, letter)
     mail.set_content(text)
     if markup:
@@ -74,15 +75,19 @@ def compose(delivery: Delivery, letter: Letter, recipients: Recipients, sender: 
 def written(mail: EmailMessage) -> bytes:
     """A mail as it goes over the line. Raises RecordRefused where it cannot be written: what people call themselves is without limits."""
     try:
-        return mail.as_bytes()
+        content = mail.as_bytes()
     except Exception as error:  # whatever the standard library meets while it folds headers
         raise RecordRefused(f"no mail can be made of it: {type(error).__name__}: {error}") from None
+    head = content.partition(b"\r\n\r\n")[0]
+    names = [line.partition(b":")[0].decode() for line in head.split(b"\r\n") if not line.startswith((b" ", b"\t"))]
+    if names != mail.keys() or _BARE_BREAK.search(head):  # older versions of Python do not look (CVE-2024-6923)
+        raise RecordRefused("no mail can be made of it: it would bring headers of its own")
+    return content
 
 
 def _subject(template: str, letter: Letter) -> str:
-    said = Template(template).render(letter) if template else ""
-    line = shorten(" ".join(CONTROL.sub(" ", said).split()), _LONGEST_SUBJECT)
-    return line or shorten(" ".join(CONTROL.sub(" ", tables.headline(letter)).split()), _LONGEST_SUBJECT)
+    said = header_text(Template(template).render(letter)) if template else ""
+    return shorten(said or header_text(tables.headline(letter)), _LONGEST_SUBJECT)
 
 
 def _bodies(content: Content, letter: Letter) -> tuple[str, str]:
