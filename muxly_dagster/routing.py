@@ -106,7 +106,7 @@ def describe(index: int, rule: Rule) -> str:
 
 def rule_names(rules: Sequence[Rule]) -> dict[int, str]:
     """What the rules are called by their index, OTHERWISE too; nothing where the route has no choice to make."""
-    if len(rules) == 1 and rules[0].when is None and not rules[0].name:
+    if len(rules) == 1 and rules[0].when is None and rules[0].sample is None and not rules[0].name:
         return {}
     return {index: describe(index, rule) for index, rule in enumerate(rules)} | {OTHERWISE: "otherwise"}
 

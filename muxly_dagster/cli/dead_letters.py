@@ -116,19 +116,30 @@ def _corrected(letter: "DeadLetter", fields: list[str]) -> dict[str, Any]:
     import click  # as everything here, only once a command runs
     import orjson
 
-    from muxly_dagster.cli.live import pairs, value
+    from muxly_dagster.cli.live import pairs
 
-    if fields:
-        return {name: value(text) for name, text in pairs(fields).items()}
     before = orjson.loads(letter.edited or orjson.dumps(orjson.loads(letter.record)["data"]))
+    if fields:
+        return {name: _meant(text, before.get(name)) for name, text in pairs(fields).items()}
     text = click.edit(orjson.dumps(before, option=orjson.OPT_INDENT_2).decode(), extension=".json")
     if text is None:
         raise ConfigurationError("the record was left as it was", do="change it in the editor and save it, or say --set NAME=VALUE")
     try:
-        data: dict[str, Any] = orjson.loads(text)
+        data = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ConfigurationError(f"what was saved is not JSON: {error}", do="edit it again") from None
+    if not isinstance(data, dict):
+        raise ConfigurationError("what was saved is not a record", do="keep the braces, and change values only")
     return data
+
+
+def _meant(text: str, before: Any) -> Any:
+    """A column's value as it is said. What was text stays text, to the last digit: so are decimals and times written in a record."""
+    from muxly_dagster.cli.live import value
+
+    if text in ("null", ""):
+        return None if text or not isinstance(before, str) else ""
+    return text if isinstance(before, str) or (before is None and text[0] not in "{[") else value(text)
 
 
 def _open() -> "Runtime":

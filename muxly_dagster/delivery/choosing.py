@@ -35,10 +35,11 @@ class Choosing:
         self.rules_without_an_answer: dict[str, int] = {}
         self.alike: list[int] = []
         self.marks: dict[int, str] = {}
-        known = offset if offset is not None and offset.table_id == table.table_id else None
-        self.ahead = _sorted(state.ledger.ahead(target.name, table.table_id) if known else ())
-        stops = known is not None and target.destination.on_error == "stop"
+        # Neither needs an offset: a first delivery may have stopped at its very first record.
+        self.ahead = _sorted(state.ledger.ahead(target.name, table.table_id))
+        stops = target.destination.on_error == "stop"
         self.skipped = _sorted(state.ledger.letters_of(target.name, table.table_id, "skipped") if stops else ())
+        known = offset if offset is not None and offset.table_id == table.table_id else None
         self._resync_upto = known.resync_upto if known is not None else None
         self._newest: _Seqs | None = None
 

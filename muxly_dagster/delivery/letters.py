@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from muxly_dagster import records, sandbox
 from muxly_dagster.assembly import Target
-from muxly_dagster.delivery.choosing import Choosing
+from muxly_dagster.delivery.choosing import RULE, Choosing
 from muxly_dagster.delivery.sending import delivery_of
 from muxly_dagster.destination import Receipt, Refusal
 from muxly_dagster.errors import ConfigurationError, RecordRefused
@@ -30,7 +30,7 @@ def replay(lake: Lake, state: State, target: Target, letters: Sequence[DeadLette
     with state.lock(f"deliver.{target.name}"):
         table = lake.existing(target.table)
         offset = state.ledger.offset(target.name)
-        done = offset.seq if offset else 0
+        done = offset.seq if offset is not None and offset.table_id == table.table_id else 0
         choosing = Choosing(state, dataclasses.replace(target, destination=_without_dedupe(target)), table, None, dt.datetime.now(dt.UTC))
         for letter in sorted(letters, key=lambda each: each.seq):
             counts[_replay_one(state, target, table, choosing, letter, done, run_id)] += 1
@@ -47,12 +47,12 @@ def edit(lake: Lake, state: State, letter: DeadLetter, data: Mapping[str, Any] |
     if data is None:
         state.ledger.edit(letter, None)
         return
-    written = orjson.loads(letter.record)["data"]
+    written = orjson.loads(letter.edited) if letter.edited is not None else orjson.loads(letter.record)["data"]
     unknown = [name for name in data if name not in written]
     if unknown:
         raise ConfigurationError(f"{letter.id}: {sandbox.unknown_column(unknown[0], written)}")
     table = lake.existing(orjson.loads(letter.record)["stream"])
-    _row(table, written | dict(data))
+    _row(table.schema, written | dict(data))
     state.ledger.edit(letter, records.to_json(written | dict(data)).decode())
 
 
@@ -72,7 +72,8 @@ def _replay_one(state: State, target: Target, table: LakeTable, choosing: Choosi
     if any(letter.seq < seq <= done for seq in newer):
         state.ledger.close([letter], "superseded")
         return "superseded"
-    rows = _edited(table, rows, letter.edited) if letter.edited is not None else choosing.choose(rows)
+    chosen = choosing.choose(rows)
+    rows = _edited(table, rows, chosen, letter.edited) if letter.edited is not None else chosen
     if not len(rows):
         state.ledger.close([letter], "superseded")  # the rules send it elsewhere by now, or a step leaves it out
         return "superseded"
@@ -96,21 +97,24 @@ def _without_dedupe(target: Target) -> Any:
     return target.destination.model_copy(update={"dedupe": None})
 
 
-def _edited(table: LakeTable, row: pa.Table, edited: str) -> pa.Table:
-    """The change with the data as it was edited: behind the steps, which were done when it was refused."""
-    data = _row(table, orjson.loads(edited))
-    envelope = row.select(records.ENVELOPE.names)
+def _edited(table: LakeTable, row: pa.Table, chosen: pa.Table, edited: str) -> pa.Table:
+    """The change with the data as it was edited: behind the steps, which were done before it was refused.
+
+    `chosen` is the change as it would be sent today, which tells its rule and the types that steps give; perhaps it would not be.
+    """
+    data = _row(chosen.schema if len(chosen) else table.schema, orjson.loads(edited))
+    envelope = chosen.select([*records.ENVELOPE.names, RULE]) if len(chosen) else row.select(records.ENVELOPE.names)
     return pa.table([*envelope.columns, *data.columns], schema=pa.schema([*envelope.schema, *data.schema]))
 
 
-def _row(table: LakeTable, data: Mapping[str, Any]) -> pa.Table:
-    """Data from JSON as a row in the lake's types; columns that steps made are typed by their values."""
+def _row(schema: pa.Schema, data: Mapping[str, Any]) -> pa.Table:
+    """Data from JSON as a row in the types of the schema; columns that it does not know are typed by their values."""
     fields, columns = [], []
     for name, value in data.items():
-        known = table.schema.field(name) if name in table.schema.names else None
+        known = schema.field(name) if name in schema.names else None
         try:
             field, column = _column(name, value, known)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, decimal.InvalidOperation):
+        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, ArithmeticError):
             kind = known.type if known is not None else "a value"
             raise ConfigurationError(f"{name}: {value!r} is not {kind}", do="write the value as it stands in the record") from None
         fields.append(field)
@@ -123,24 +127,38 @@ def _column(name: str, value: Any, known: pa.Field | None) -> tuple[pa.Field, pa
         text = None if value is None else records.to_json(value).decode()
         return pa.field(name, pa.string(), metadata=records.JSON_FIELD), pa.array([text], pa.string())
     if known is None:
-        column = pa.array([value])
-        type_ = records.lake_type(column.type)
-        return pa.field(name, pa.string() if pa.types.is_null(type_) else type_), column.cast(
-            pa.string() if pa.types.is_null(type_) else type_
-        )
+        column = pa.array([value], pa.string() if value is None else None)
+        return pa.field(name, column.type), column
     return known, pa.array([_value(value, known.type)], known.type)
 
 
 def _value(value: Any, type_: pa.DataType) -> Any:
-    """A JSON value as Arrow takes it for this type: the inverse of `records.to_json`."""
-    if not isinstance(value, str) or pa.types.is_string(type_):
-        return value
+    """A JSON value as Arrow takes it for this type: the inverse of `records.to_json`, which also reads numbers and truths from text.
+
+    Raises ValueError where nothing exact comes of it.
+    """
+    if value is None:
+        return None
+    if pa.types.is_string(type_):
+        return value if isinstance(value, str) else records.to_json(value).decode()
+    if pa.types.is_boolean(type_):
+        return {"true": True, "false": False}.get(value, value)
+    if isinstance(value, bool) or (isinstance(value, int | float) and not _is_number(type_)):
+        raise ValueError(value)
     if pa.types.is_decimal(type_):
-        return decimal.Decimal(value)
+        return decimal.Decimal(str(value))
+    if pa.types.is_floating(type_):
+        return float(value)
+    if pa.types.is_integer(type_):
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(value)
+        return int(value)
     if pa.types.is_timestamp(type_):
         return dt.datetime.fromisoformat(value)
     if pa.types.is_date(type_):
         return dt.date.fromisoformat(value)
-    if pa.types.is_binary(type_):
-        return base64.b64decode(value, validate=True)
-    raise ValueError(value)
+    return base64.b64decode(value, validate=True)
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))

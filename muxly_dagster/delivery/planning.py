@@ -13,7 +13,7 @@ from muxly_dagster.assembly import Target
 from muxly_dagster.delivery.choosing import Choosing
 from muxly_dagster.delivery.patience import Patience
 from muxly_dagster.delivery.sending import delivery_of
-from muxly_dagster.destination import Delivery, Plan
+from muxly_dagster.destination import Plan
 from muxly_dagster.errors import MuxlyError, RecordRefused
 from muxly_dagster.lake import Lake, LakeTable
 from muxly_dagster.state import State
@@ -46,13 +46,17 @@ def plan(lake: Lake, state: State, target: Target, *, patience: Patience | None 
     offset = state.ledger.offset(target.name)
     after = offset.seq if offset is not None and offset.table_id == table.table_id else 0
     choosing = Choosing(state, target, table, offset, patience.now())
-    newest = table.newest_seqs(upto=table.head) if target.destination.one_row_per_key else None
-    sent, counted = 0, Plan()
+    last = (
+        _last_of_each_key(table, Choosing(state, target, table, offset, patience.now()), after)
+        if target.destination.one_row_per_key
+        else None
+    )
+    sent, counted, history = 0, Plan(), _History(table, after)
     for rows, begins, ends in _pending(table, choosing, after):
         sent += len(rows)
-        if newest is not None:
-            rows = rows.filter(pa.array(np.isin(rows[records.SEQ].to_numpy(), newest)))
-        counted = _sum(counted, _planned(target, table, rows, begins, ends, after, patience))
+        if last is not None:
+            rows = rows.filter(pa.array(np.isin(rows[records.SEQ].to_numpy(), last)))
+        counted = _sum(counted, _planned(target, table, rows, begins, ends, history, patience))
     warning = _too_much(state, target, table, after, patience)
     return Planned(target.name, target.destination.public_name(target.table), table.head - after, sent, counted, warning)
 
@@ -79,7 +83,34 @@ def _pending(table: LakeTable, choosing: Choosing, after: int) -> Iterator[tuple
         after = upto
 
 
-def _planned(target: Target, table: LakeTable, rows: pa.Table, begins: int, ends: int, after: int, patience: Patience) -> Plan:
+def _last_of_each_key(table: LakeTable, choosing: Choosing, after: int) -> Seqs:
+    """The seqs of the changes that would be sent and that no later one of their key takes the place of."""
+    last: dict[int, int] = {}
+    for rows, _, _ in _pending(table, choosing, after):
+        last.update(zip(records.hash_texts(rows[records.KEY]).tolist(), rows[records.SEQ].to_pylist(), strict=True))
+    return np.fromiter(last.values(), np.int64, len(last))
+
+
+class _History:
+    """By what was there before: a key's first change is new, a later one changes it. For destinations that cannot tell themselves."""
+
+    def __init__(self, table: LakeTable, after: int) -> None:
+        self._table, self._after = table, after
+        self._known: Seqs | None = None
+
+    def plan(self, rows: pa.Table) -> Plan:
+        """What these rows would do, behind those it was asked about before."""
+        if self._known is None:
+            self._known = self._table.key_hashes(upto=self._after)
+        keys = records.hash_texts(rows[records.KEY])
+        deleted = pc.equal(rows[records.OP], "delete").to_numpy()
+        appended = pc.equal(rows[records.OP], "append").to_numpy()
+        known = np.isin(keys, self._known) | ~_first_of_each(keys)
+        self._known = np.union1d(self._known, keys)
+        return Plan(int((~known & ~deleted | appended).sum()), int((known & ~deleted & ~appended).sum()), int(deleted.sum()))
+
+
+def _planned(target: Target, table: LakeTable, rows: pa.Table, begins: int, ends: int, history: _History, patience: Patience) -> Plan:
     """What sending these rows would do; what is refused as a whole is halved, as it would be when it is sent."""
     if not len(rows):
         return Plan()
@@ -89,25 +120,14 @@ def _planned(target: Target, table: LakeTable, rows: pa.Table, begins: int, ends
         if own is not None:
             return own
         target.destination.render(delivery)
-        return _by_history(target, table, delivery, after)
+        return history.plan(rows)
     except RecordRefused as error:
         if len(rows) == 1:
             return Plan(refused=1, notes=(f"refused: {error.what}",))
         middle = len(rows) // 2
         half = rows[records.SEQ][middle - 1].as_py()
-        first = _planned(target, table, rows.slice(0, middle), begins, half, after, patience)
-        return _sum(first, _planned(target, table, rows.slice(middle), half, ends, after, patience))
-
-
-def _by_history(target: Target, table: LakeTable, delivery: Delivery, after: int) -> Plan:
-    """By what was there before: a key's first change is new, a later one changes it. For destinations that cannot tell themselves."""
-    rows = delivery.rows
-    deleted = pc.equal(rows[records.OP], "delete").to_numpy()
-    keys = records.hash_texts(rows[records.KEY])
-    known = np.isin(keys, table.key_hashes(upto=after)) | ~_first_of_each(keys)
-    appended = pc.equal(rows[records.OP], "append").to_numpy()
-    updated = known & ~deleted & ~appended
-    return Plan(int((~known & ~deleted | appended).sum()), int(updated.sum()), int(deleted.sum()))
+        first = _planned(target, table, rows.slice(0, middle), begins, half, history, patience)
+        return _sum(first, _planned(target, table, rows.slice(middle), half, ends, history, patience))
 
 
 def _first_of_each(keys: Seqs) -> npt.NDArray[np.bool_]:
