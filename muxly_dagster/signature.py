@@ -251,7 +251,8 @@ def _read(form: _Form, text: str) -> tuple[list[str], str]:
 def _key(form: _Form, secret: str) -> bytes:
     if not form.whsec:
         return secret.encode()
-    key = _base64(secret.removeprefix("whsec_"))
+    coded = secret.removeprefix("whsec_").rstrip("=")
+    key = _base64(coded + "=" * (-len(coded) % 4))  # some senders leave the padding out
     if not key:
         raise ConfigurationError("the secret of a Standard Webhooks sender is not base64", do="copy it whole, with its `whsec_`")
     return key

@@ -14,7 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 from slack_sdk.signature import SignatureVerifier
 
 from muxly_dagster.errors import ConfigurationError
-from muxly_dagster.signature import Hmac, HubspotV3, Signature, SignatureRefused, Slack, StandardWebhooks, verify
+from muxly_dagster.signature import (
+    Hmac,
+    HubspotV3,
+    Signature,
+    SignatureRefused,
+    Slack,
+    StandardWebhooks,
+    carries_several,
+    check_secret,
+    sign,
+    verify,
+)
 
 NOW = 1_780_000_000.0
 STAMP = str(int(NOW))
@@ -211,3 +222,62 @@ def test_a_scheme_is_data() -> None:
     scheme = _parse.validate_python(declared)
     signed = base64.b64encode(hmac.new(SECRET.encode(), BODY, hashlib.sha1).digest()).decode()
     verify(scheme, [SECRET], "POST", URL, {"x-sig": signed}, BODY, NOW)
+
+
+# ---- the signing side ------------------------------------------------------------------------------------------------------
+
+SCHEMES = {name: scheme for name, (scheme, _, _) in GENUINE.items()}
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+
+
+def secret_for(scheme: Signature, key: bytes) -> str:
+    return "whsec_" + base64.b64encode(key).decode() if isinstance(scheme, StandardWebhooks) else key.hex()
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@given(body=st.binary(max_size=200), key=st.binary(min_size=1, max_size=40), path=TEXTS, now=st.floats(1e9, 4e9), late=st.floats(-290, 290))
+def test_what_is_signed_is_taken_and_nothing_else(name: str, body: bytes, key: bytes, path: str, now: float, late: float) -> None:
+    scheme, url = SCHEMES[name], "https://hooks.example/" + path
+    secret, other = secret_for(scheme, key), secret_for(scheme, key + b"x")
+    headers = sign(scheme, [secret], "put", url, body, now, identity="crm.deals:1:2")
+    verify(scheme, [secret], "PUT", url, headers, body, now + late)
+    verify(scheme, [other, secret], "PUT", url, headers, body, now + late)
+    for refused in ((body + b" ", secret), (body, other)):
+        with pytest.raises(SignatureRefused):
+            verify(scheme, [refused[1]], "PUT", url, headers, refused[0], now)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_with_two_secrets_both_sign_where_there_is_room(name: str) -> None:
+    scheme = SCHEMES[name]
+    old, new = secret_for(scheme, b"old key"), secret_for(scheme, b"new key")
+    headers = sign(scheme, [old, new], "POST", URL, BODY, NOW, identity="1")
+    verify(scheme, [old], "POST", URL, headers, BODY, NOW)
+    if carries_several(scheme):
+        verify(scheme, [new], "POST", URL, headers, BODY, NOW)
+    else:
+        with pytest.raises(SignatureRefused):
+            verify(scheme, [new], "POST", URL, headers, BODY, NOW)
+
+
+@pytest.mark.parametrize("name", ["standard webhooks", "slack", "github", "shopify", "any other"])
+def test_signing_makes_what_the_vendors_make(name: str) -> None:
+    scheme, secret, headers = GENUINE[name]
+    made = sign(scheme, [secret], "POST", URL, BODY, NOW, identity="msg_1")
+    given_ = {n.lower(): v.removeprefix("v1a,AAAA ") for n, v in headers.items()}
+    assert {n.lower(): v.lower() if n == "X-Sig" else v for n, v in made.items()} == {
+        n: v.lower() if n == "x-sig" else v for n, v in given_.items()
+    }
+
+
+@pytest.mark.parametrize("secrets", [[], [""]])
+def test_nothing_is_signed_without_a_secret(secrets: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="no secret"):
+        sign(Slack(), secrets, "POST", URL, BODY, NOW)
+
+
+def test_a_secret_that_cannot_be_one_is_told_without_showing_it() -> None:
+    check_secret(StandardWebhooks(), "whsec_" + base64.b64encode(b"k" * 23).decode().rstrip("="))
+    with pytest.raises(ConfigurationError, match="not base64") as caught:
+        check_secret(StandardWebhooks(), "whsec_hunter2!")
+    assert "hunter2" not in str(caught.value)

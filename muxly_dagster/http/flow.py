@@ -11,10 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from muxly_dagster.errors import MuxlyError, RetryLater
-from muxly_dagster.http import transport
+from muxly_dagster.http import outcomes, transport
 from muxly_dagster.http.credentials import Credentials
 from muxly_dagster.http.guard import Pins
 from muxly_dagster.http.judging import Course, Failure, Judging
@@ -25,6 +25,8 @@ from muxly_dagster.http.wire import Trouble
 
 if TYPE_CHECKING:
     from pyreqwest.client import Client
+
+_T = TypeVar("_T")
 
 _ASKED_AGAIN = 1.0
 """Seconds after which a token source is asked again whether its token still holds."""
@@ -74,11 +76,12 @@ class Flow:
         self._clients: dict[str | None, Client] = {}
         self._credentials: Credentials | None = None
         self._asked_at = float("-inf")
+        self._failure: Exception | None = None
 
     def run(self) -> None:
-        """Send until the source has nothing more and nothing is under way. Raises what the source raises.
+        """Send until the source has nothing more and nothing is under way.
 
-        Ctrl-C does not wait for slow answers.
+        Raises what the source raises, and RetryLater when the client is closed meanwhile. Ctrl-C does not wait for slow answers.
         """
         over: Future[None] = Future()
         threading.Thread(target=self._loop, args=(over,), name="muxly-http-flow", daemon=True).start()
@@ -102,12 +105,12 @@ class Flow:
         watch = asyncio.create_task(self._watch())
         try:
             self._fill()
-            while self._workers:
-                done, _ = await asyncio.wait([watch, *self._workers], return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-                if watch in done:
-                    return
+            while self._workers and self._failure is None:
+                await asyncio.wait([watch, *self._workers], return_when=asyncio.FIRST_COMPLETED)
+                if watch.done():
+                    raise outcomes.stopped("the client")
+            if self._failure is not None:
+                raise self._failure
         finally:
             for task in (watch, *self._workers):
                 task.cancel()
@@ -122,11 +125,14 @@ class Flow:
             worker.add_done_callback(self._workers.discard)
 
     async def _work(self, request: Request | None) -> None:
-        while request is not None:
-            self._source.take(await self._one(request))
-            request = self._source.next()
-            if request is not None:
-                self._fill()
+        try:
+            while request is not None:
+                self._source.take(await self._one(request))
+                request = self._source.next()
+                if request is not None:
+                    self._fill()
+        except Exception as error:  # the source's own
+            self._failure = self._failure or error
 
     async def _one(self, request: Request) -> Outcome:
         """Send a request; what met trouble the first time goes on in a thread."""
@@ -138,7 +144,7 @@ class Flow:
             if answer is not None and not answer.again and answer.refused is None:
                 return Outcome(request, course, error=answer.error)
             patience = partial(self._parts.exchange, request, self._stop, None, course, answer)
-            return Outcome(request, course, await asyncio.get_running_loop().run_in_executor(self._parts.threads, patience))
+            return Outcome(request, course, await self._in_thread(patience))
         except MuxlyError as error:
             return Outcome(request, course, error=error)
 
@@ -190,9 +196,16 @@ class Flow:
         """Credentials that are valid now. To ask may mean a request of its own, so it is a thread that asks, and not each time."""
         async with self._renewing:
             if self._credentials is None or time.monotonic() > self._asked_at + _ASKED_AGAIN:
-                self._credentials = await asyncio.get_running_loop().run_in_executor(self._parts.threads, credentials)
+                self._credentials = await self._in_thread(credentials)
                 self._asked_at = time.monotonic()
             return self._credentials
+
+    async def _in_thread(self, deed: Callable[[], _T]) -> _T:
+        try:
+            future = self._parts.threads.submit(deed)
+        except RuntimeError:  # the client is closed
+            raise outcomes.stopped("the client") from None
+        return await asyncio.wrap_future(future)
 
     async def _watch(self) -> None:
         """Over when nobody wants the answers any more."""

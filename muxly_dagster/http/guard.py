@@ -26,8 +26,8 @@ _NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)*[a-z][a-z0-9-]{0,62}\.?
 _PORTS = {"http": 80, "https": 443}
 _UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_NOBODYS = (ipaddress.IPv6Network("3fff::/20"), ipaddress.IPv4Network("192.88.99.0/24"))
-"""For documentation (RFC 9637) and given back (RFC 7526): newer than the tables that Python brings."""
+_NOBODYS = (ipaddress.IPv6Network("3fff::/20"), ipaddress.IPv4Network("192.88.99.0/24"), ipaddress.IPv4Network("192.0.0.0/24"))
+"""For documentation (RFC 9637), given back (RFC 7526), for protocols (RFC 6890): not, or not wholly, in the tables that Python brings."""
 
 _ALLOW = "if it is meant, list its host or network under `allow`, or set `allow_private: true`"
 

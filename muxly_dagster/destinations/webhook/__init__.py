@@ -205,6 +205,11 @@ class Webhook(Destination):
             asked.method,
             asked.address,
             asked.content or b"",
-            time.time(),
+            _now(),
             identity=asked.headers.get("webhook-id", "check"),
         )
+
+
+def _now() -> float:
+    """The time that requests are signed with, in seconds since 1970."""
+    return time.time()
