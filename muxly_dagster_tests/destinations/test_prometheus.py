@@ -278,6 +278,13 @@ def test_a_gauge_without_a_value_ends_and_one_of_appended_records_is_found_by_it
     assert values(appended) == {"stock{item=2}": 4, "stock{item=9}": 2}
 
 
+def test_a_gauge_can_be_below_zero_and_beyond_all_numbers(store: MetricStore) -> None:
+    target = made(STOCK, store=store)
+    infinite = [{"id": n, "amount": amount} for n, amount in enumerate([-1.5, float("inf"), float("-inf"), 2.0**60 + 1])]
+    assert target.deliver(delivery(infinite)).refused == ()
+    assert list(values(target).values()) == [-1.5, float("inf"), float("-inf"), 2.0**60]
+
+
 def test_with_a_column_of_times_the_newest_time_wins(store: MetricStore) -> None:
     target = made({"name": "users", "type": "gauge", "value": "amount"}, store=store, timestamp="day")
     target.deliver(delivery([{"id": 3, "amount": 30, "day": dt.date(2026, 1, 3)}, {"id": 1, "amount": 10, "day": dt.date(2026, 1, 1)}]))

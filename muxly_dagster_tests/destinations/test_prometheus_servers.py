@@ -194,15 +194,19 @@ def test_a_port_that_is_taken_is_told(served: tuple[Path, str]) -> None:
 # ---- killed ------------------------------------------------------------------------------------------------------------
 
 _KILLED = """
-import os, signal, sys
+import importlib, os, signal, sys
 from muxly_dagster.runtime import Runtime
 from muxly_dagster.settings import Settings
-from muxly_dagster.state import Ledger
 
-def record(self, *arguments, **options):
+def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
-Ledger.record = record
+module, _, name = sys.argv[2].partition(":")
+owner = importlib.import_module(module)
+*path, last = name.split(".")
+for part in path:
+    owner = getattr(owner, part)
+setattr(owner, last, die)
 with Runtime.open(Settings.from_environ(os.environ), os.environ) as runtime:
     runtime.run(sys.argv[1])
 """
@@ -215,8 +219,7 @@ def test_killed_between_the_values_and_the_ledger_everything_is_counted_once(tmp
         file.write(more)
     with Runtime.open(settings, {}) as runtime:
         runtime.run("shop.orders")
-    done = subprocess.run([sys.executable, "-c", _KILLED, "sold.numbers"], env=os.environ | environment(tmp_path), timeout=120)
-    assert done.returncode == -signal.SIGKILL
+    killed_at(tmp_path, "muxly_dagster.state:Ledger.record")
     with Runtime.open(settings, {}) as runtime:
         outcome = runtime.run("sold.numbers")
         assert (outcome.read, outcome.accepted, outcome.refused) == (51, 50, 1)
@@ -227,6 +230,39 @@ def test_killed_between_the_values_and_the_ledger_everything_is_counted_once(tmp
             assert (samples["orders_total", "de"], samples["orders_total", "fr"], samples["sales_euros_total", ""]) == (32, 21, 625)
             again = runtime.run("sold.numbers", from_start=True)  # everything once more changes nothing
             assert (again.accepted, again.refused) == (53, 1)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "muxly_dagster.destinations.prometheus:writing.Sender.send",
+        "muxly_dagster.destinations.prometheus:confirm",
+        "muxly_dagster.state:Ledger.record",
+    ],
+)
+def test_killed_before_and_after_a_remote_write_the_receiver_holds_each_change_once(tmp_path: Path, point: str) -> None:
+    with peer.writer() as receiver:
+        text = SHOP.replace("type: prometheus\n", f"type: prometheus\n    mode: remote_write\n    url: {receiver.url}\n")
+        settings = shop(tmp_path, text)
+        with (tmp_path / "data" / "orders.csv").open("a") as file:
+            file.write("4,de,7\n5,fr,-1\n6,it,100\n")
+        with Runtime.open(settings, {}) as runtime:
+            runtime.run("shop.orders")
+        killed_at(tmp_path, point)
+        with Runtime.open(settings, {}) as runtime:
+            runtime.run("sold.numbers")
+            assert runtime.state.ledger.totals("sold.numbers") == {"read": 6, "accepted": 5, "refused": 1, "unrouted": 0}
+            runtime.run("sold.numbers", from_start=True)
+        totals = receiver.values("orders_total")
+        assert totals == {(("country", "de"),): 3, (("country", "fr"),): 1, (("country", "it"),): 1}
+        assert receiver.values("sales_euros_total") == {(): 662}
+        assert receiver.values("order_euros_bucket")[("le", "10.0"),] == 2
+
+
+def killed_at(folder: Path, point: str) -> None:
+    """Run the delivery in a process that is killed where it comes by a point."""
+    done = subprocess.run([sys.executable, "-c", _KILLED, "sold.numbers", point], env=os.environ | environment(folder), timeout=120)
+    assert done.returncode == -signal.SIGKILL
 
 
 def _samples(runtime: Runtime) -> dict[tuple[str, str], float]:
