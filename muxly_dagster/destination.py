@@ -15,7 +15,7 @@ from muxly_dagster.policy import Batching, Breaker, Dedupe, Guard, OnError, Wind
 from muxly_dagster.resource import CheckResult, MuxlyResource
 from muxly_dagster.services import Services
 
-Guarantee = Literal["exactly once", "at least once, with the same id", "at most once"]
+Guarantee = Literal["exactly once", "at least once, with the same id", "at least once", "at most once"]
 
 
 @dataclass(frozen=True, slots=True)

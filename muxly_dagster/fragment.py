@@ -148,7 +148,7 @@ def _left_out(name: str, info: FieldInfo, variables: str) -> list[str]:
         blocks = [[f"{name}:", *indented(_kind_lines(model, variables, {}, whole=False))] for model in worth_saying]
         return [line for block in blocks for line in commented(block)]
     if _is_secret(info.annotation):
-        return commented(setting(name, variable(variables, name)))
+        return commented(setting(name, _secret(name, info.annotation, variables)))
     if info.examples:
         return commented(setting(name, info.examples[0]))
     default_value = info.get_default(call_default_factory=True)
@@ -168,6 +168,14 @@ def _placeholder(name: str, annotation: Any, variables: str) -> Any:
     if origin in (dict, Mapping):
         return {}
     return variable(variables, name)
+
+
+def _secret(name: str, annotation: Any, variables: str) -> Any:
+    """A variable where a secret stands: by itself, in a list, or under a name."""
+    hidden, origins = variable(variables, name), {get_origin(part) for part in (annotation, *get_args(annotation))}
+    if origins & {dict, Mapping}:
+        return {"NAME": hidden}
+    return [hidden] if origins & {list, tuple, Sequence} else hidden
 
 
 def _is_secret(annotation: Any) -> bool:

@@ -26,11 +26,14 @@ _MAX_MESSAGE = 400
 # ---- running --------------------------------------------------------------------------------------------------------
 
 
-def connect(*, memory_limit: str = "1GB", threads: int = 2, spill: Path | None = None) -> "duckdb.DuckDBPyConnection":
+def connect(
+    *, memory_limit: str = "1GB", threads: int = 2, spill: Path | None = None, every_try_alone: bool = False
+) -> "duckdb.DuckDBPyConnection":
     """An empty in-memory DuckDB in UTC that reads only what is registered with it (Arrow tables, datasets, readers).
 
     `memory_limit` is in DuckDB's words ("512MB"). Queries that need more are refused, unless `spill` names a folder for
-    temporary files; that folder then is the one place on disk that this DuckDB may touch.
+    temporary files; that folder then is the one place on disk that this DuckDB may touch. With `every_try_alone`, an expression that
+    fails fails only the TRY it stands in, even where others have it too.
     """
     import duckdb
 
@@ -46,6 +49,9 @@ def connect(*, memory_limit: str = "1GB", threads: int = 2, spill: Path | None =
     connection.execute("SET TimeZone = 'UTC'")
     # Not among the options above: DuckDB takes those in no set order, and this one forbids the others that name a folder.
     connection.execute("SET enable_external_access = false")
+    if every_try_alone:
+        # What two TRY share would be computed before them, where its failure fails the query.
+        connection.execute("SET disabled_optimizers = 'common_subexpressions'")
     connection.execute("SET lock_configuration = true")
     return connection
 
@@ -57,7 +63,7 @@ def shared() -> "duckdb.DuckDBPyConnection":
     """
     connection: duckdb.DuckDBPyConnection | None = getattr(_thread, "connection", None)
     if connection is None:
-        connection = _thread.connection = connect(memory_limit="512MB", threads=1)
+        connection = _thread.connection = connect(memory_limit="512MB", threads=1, every_try_alone=True)
     return connection
 
 

@@ -1,5 +1,6 @@
 """Rules decide where each change goes, all in one query, and say why."""
 
+import json
 import threading
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from muxly_dagster import records
 from muxly_dagster.errors import ConfigurationError
-from muxly_dagster.routing import Router, Rule
+from muxly_dagster.routing import ELSEWHERE, OTHERWISE, Router, Rule, rule_names
+from muxly_dagster.testing import changes
 
 DEALS = pa.table(
     {
@@ -225,3 +227,39 @@ def test_every_problem_is_reported():
 
 def test_building_a_router_reads_nothing():
     assert Router([Rule("this is not SQL at all (", ("a",))]).destinations == ("a",)
+
+
+def test_a_part_that_stands_twice_and_fails_fails_only_its_rule() -> None:
+    rows = changes([{"id": 1, "size": "big"}, {"id": 2, "size": "5"}])
+    router = Router([Rule("size::int > 0 and size::int < 9", ("small",)), Rule("size::int > 0", ("any",))], ("rest",))
+    decisions = router.decide(rows)
+    assert decisions.failures == {"rule 1": 1, "rule 2": 1}
+    assert [decisions.destinations_of(row) for row in range(2)] == [("rest",), ("small",)]
+
+
+def test_a_sample_is_a_share_of_the_keys_and_always_the_same() -> None:
+    rows = changes([{"id": number} for number in range(10_000)])
+    router = Router([Rule(None, ("a",), "first", sample=0.1), Rule(None, ("b",), "second", sample=0.1)], match="all")
+    first, second = router.route(rows, "a"), router.route(rows, "b")
+    assert 900 < first.sum() < 1100 and 900 < second.sum() < 1100
+    assert 50 < (first & second).sum() < 160, "rules sample apart from each other"
+    later = changes([{"id": number, "more": 1} for number in range(10_000)], ops=["delete"] * 10_000, first=20_001)
+    assert (router.route(later, "a") == first).all(), "all changes of a key share its lot"
+    assert router.decide(rows.slice(0, 3)).answers_of(0) == (True, True)
+
+
+def test_rules_that_were_kept_decide_as_they_did() -> None:
+    rows = changes([{"id": number, "amount": number} for number in range(100)])
+    router = Router([Rule("amount > 50", ("a",), "big"), Rule(None, ("b",), sample=0.5)], ("c",), "all")
+    again = Router.of(json.loads(json.dumps(router.written)))
+    assert [(again.route(rows, name) == router.route(rows, name)).all() for name in "abc"] == [True] * 3
+
+
+def test_for_each_row_the_rule_that_sends_it_is_named() -> None:
+    rows = changes([{"id": 1, "amount": 5}, {"id": 2, "amount": 500}, {"id": 3, "amount": 50}])
+    router = Router([Rule("amount > 100", ("a",)), Rule("amount > 10", ("a", "b"))], ("b",))
+    decisions = router.decide(rows)
+    assert decisions.rule_for("a").tolist() == [ELSEWHERE, 0, 1]
+    assert decisions.rule_for("b").tolist() == [OTHERWISE, ELSEWHERE, 1]
+    assert rule_names(router.rules) == {0: "rule 1", 1: "rule 2", OTHERWISE: "otherwise"}
+    assert rule_names((Rule(None, ("a",)),)) == {}

@@ -70,13 +70,16 @@ def _say_where_to_look(folder: Path, url: str, console: Console) -> None:
     muxly = f"{'muxly' if shutil.which('muxly') else _short(Path(sys.executable).with_name('muxly'))} -p {shown}"
     dev = "make dev" if Path("Makefile").exists() else f"{muxly} dev"
     tables = ", ".join(f"{name} {rows:,}" for name, rows in _tables(folder / "out" / "demo.db").items())
-    hook = httpx.get(f"{url}/hooks").raise_for_status().json()
+    hook, chat = (httpx.get(f"{url}/{place}").raise_for_status().json() for place in ("hooks", "chat"))
     places = [
         ("Big deals", f"{shown}/out/deals ({_files(folder / 'out' / 'deals')} NDJSON)"),
         ("Invoices", f"{shown}/out/invoices ({_files(folder / 'out' / 'invoices')} Parquet)"),
         ("Mailing list", f"{shown}/out/mailing ({_files(folder / 'out' / 'mailing')} CSV)"),
         ("Database", f"{shown}/out/demo.db (SQLite; rows: {tables})"),
         ("Webhook", f"took {hook['distinct']} deals this time; it refuses deals without a name: {muxly} dead-letters list"),
+        ("Chat", f"{len(chat['messages'])} messages this time, as Slack's webhooks take them; see one with: {muxly} preview big_deals"),
+        ("Prometheus", f"{muxly} serve metrics, then http://127.0.0.1:9464/metrics"),
+        ("Receipts", f"{muxly} deliveries; {muxly} trace crm.deals KEY"),
         ("Lake", f"{muxly} query 'select * from customers order by won desc limit 5'"),
         ("Dagster UI", dev),
     ]

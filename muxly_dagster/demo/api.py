@@ -2,7 +2,8 @@
 
 CRM (`/crm`, bearer token): contacts page by cursor, companies by page number, deals by offset. Billing (`/billing`, API key):
 customers page by Link header, invoices by cursor. Both answer 429 above 200 requests a second and at every 89th request, and 503
-at every 37th. `/hooks` takes one record per POST, fails at every 23rd, and refuses deals without a name.
+at every 37th. `/hooks` takes one record per POST, fails at every 23rd, and refuses deals without a name. `/chat` takes messages as an
+incoming webhook of Slack does.
 """
 
 import bisect
@@ -25,7 +26,7 @@ import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from muxly_dagster.demo.data import Item, collection
@@ -99,7 +100,7 @@ def create_app(day: int = 1) -> Starlette:
     """The API as it stands on a day."""
     crm = _Face(day, "authorization", f"Bearer {CRM_TOKEN}")
     billing = _Face(day, "x-api-key", BILLING_KEY)
-    hooks = _Hooks()
+    hooks, chat = _Hooks(), _Chat()
 
     async def index(_: Request) -> Response:
         return JSONResponse(
@@ -121,6 +122,8 @@ def create_app(day: int = 1) -> Starlette:
             Route("/billing/invoices", billing.guarded(billing.invoices)),
             Route("/hooks", hooks.receive, methods=["POST"]),
             Route("/hooks", hooks.summary, methods=["GET"]),
+            Route("/chat", chat.receive, methods=["POST"]),
+            Route("/chat", chat.summary, methods=["GET"]),
         ]
     )
 
@@ -215,6 +218,26 @@ class _Hooks:
 
     async def summary(self, _: Request) -> Response:
         return JSONResponse({"taken": len(self._taken), "distinct": len(set(self._taken)), "refused": self._refused})
+
+
+class _Chat:
+    """A channel that messages are posted to, as Slack's incoming webhooks take them."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    async def receive(self, request: Request) -> Response:
+        try:
+            text = str(orjson.loads(await request.body())["text"])
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return PlainTextResponse("invalid_payload", 400)
+        if not text.strip():
+            return PlainTextResponse("no_text", 400)
+        self._messages.append(text)
+        return PlainTextResponse("ok")
+
+    async def summary(self, _: Request) -> Response:
+        return JSONResponse({"messages": self._messages})
 
 
 def _json(head: bytes, page: Sequence[Item], *tail: bytes) -> Response:

@@ -1,14 +1,18 @@
 """The demo's project on two days: everything arrives on the first, only what changed on the second, and each record once."""
 
+import asyncio
 import contextlib
+import re
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow.dataset
 from rich.console import Console
 
+from muxly_dagster.api.metrics import metrics_app
 from muxly_dagster.demo import run_demo
 from muxly_dagster.demo.data import collection
 from muxly_dagster.outcome import Outcome
@@ -40,12 +44,16 @@ def rows_in(database: Path, table: str) -> int:
 def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_path: Path) -> None:
     days: list[dict[str, Outcome]] = []
     hooks: list[dict[str, int]] = []
+    chats: list[dict[str, Any]] = []
+    metrics: list[str] = []
 
     def run(environ: Mapping[str, str]) -> int:
         with Runtime.open(Settings.from_environ(environ), environ) as runtime:
             assembly = runtime.assembly
             names = [*assembly.pulls, *assembly.transforms, *assembly.targets]
             days.append({name: runtime.run(name, run_id=f"day-{len(days) + 1}") for name in names})
+            metrics.append(exposed(runtime))
+        chats.append(httpx.get(f"{environ['DEMO_API']}/chat").json())
         hooks.append(httpx.get(f"{environ['DEMO_API']}/hooks").json())
         return 0
 
@@ -66,3 +74,19 @@ def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_pat
     for day, taken in enumerate(hooks):
         assert taken["taken"] == taken["distinct"] == days[day]["big_deals.sales_hook"].accepted
     assert days[0]["big_deals.sales_hook"].refused == 4, "the four deals without a name"
+    for day, chat in enumerate(chats):
+        told = [int(message.partition(" big deals")[0].removeprefix(":tada: ")) for message in chat["messages"]]
+        assert sum(told) == days[day]["big_deals.sales_chat"].accepted and max(told) <= 100, "every big deal stands in one message"
+    for day, text in enumerate(metrics, 1):
+        counted = re.findall(r'^invoices_total\{[^}]*status="\w+"[^}]*\} ([0-9.]+)$', text, re.MULTILINE)
+        assert sum(map(float, counted)) == len({item.id for past in range(1, day + 1) for item in collection("invoices", past)})
+
+
+def exposed(runtime: Runtime) -> str:
+    """What Prometheus would be shown."""
+
+    async def ask() -> str:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(metrics_app(runtime)), base_url="http://muxly") as client:
+            return (await client.get("/metrics")).text
+
+    return asyncio.run(ask())
