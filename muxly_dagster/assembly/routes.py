@@ -11,8 +11,9 @@ from muxly_dagster.measures import parse_share
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.project.models import Project, RouteSpec, TargetSpec
 from muxly_dagster.project.references import chosen_targets, declared_table
-from muxly_dagster.routing import OTHERWISE, Router, Rule, rule_names
+from muxly_dagster.routing import OTHERWISE, Router, Rule, describe, rule_names
 from muxly_dagster.transform import Step
+from muxly_dagster.transforms.rename import Rename
 
 
 def route_targets(
@@ -52,8 +53,9 @@ def route_targets(
             destination = build(project, at, type(destination), config, problems)
         if destination is not None:
             full = f"{name}.{destination_name}"
+            renamed = _key(project, path, key, router, steps, destination_name, destination, problems)
             targets[full] = Target(
-                full, name, spec, table or "", key, connector_id, destination_name, destination, router, steps, templates
+                full, name, spec, table or "", renamed, connector_id, destination_name, destination, router, steps, templates
             )
     return targets
 
@@ -65,6 +67,13 @@ def _to(entries: Sequence[TargetSpec]) -> tuple[str, ...]:
 def _check_rules(project: Project, path: Place, spec: RouteSpec, router: Router, pull: Pull | None, problems: list[Problem]) -> None:
     if not spec.rules:
         return
+    names = [describe(index, rule) for index, rule in enumerate(router.rules)]
+    for index, called in enumerate(names):
+        # Receipts, steps and templates go by a rule's name.
+        if called in (*names[:index], "otherwise"):
+            whose = "what goes by no rule" if called == "otherwise" else f"rule {names.index(called) + 1}"
+            at: Place = (*path, "rules", index, *(["name"] if router.rules[index].name else []))
+            problems.append(project.problem(at, f"is called {called}, as {whose} is", "give it another name"))
     takes_all = next((i for i, rule in enumerate(router.rules) if _takes_all(rule)), None)
     if takes_all is not None and spec.otherwise:
         problems.append(
@@ -96,6 +105,39 @@ def _steps(
     own = {index: parsed((*path, "rules", index, "steps"), rule.steps) for index, rule in enumerate(spec.rules)}
     found = {names.get(index, ""): everybodys + own.get(index, ()) for index in (*range(len(router.rules)), OTHERWISE)}
     return {name: steps for name, steps in found.items() if steps}
+
+
+def _key(
+    project: Project,
+    path: Place,
+    key: tuple[str, ...],
+    router: Router,
+    steps: Mapping[str, tuple[Step, ...]],
+    destination_name: str,
+    destination: Destination,
+    problems: list[Problem],
+) -> tuple[str, ...]:
+    """What the key's columns are called where they arrive; a problem where rules call them differently and one table must hold both."""
+    names = rule_names(router.rules)
+    sending = [index for index, rule in enumerate(router.rules) if destination_name in rule.to]
+    sending += [OTHERWISE] if destination_name in router.otherwise else []
+    arriving = {index: _renamed(key, steps.get(names.get(index, ""), ())) for index in sending}
+    first = arriving[sending[0]]
+    for index, other in arriving.items():
+        if other != first and destination.bulk:
+            at: Place = (*path, "otherwise") if index == OTHERWISE else (*path, "rules", index)
+            what = f"calls the key {', '.join(other)} at {destination_name}, where an earlier rule calls it {', '.join(first)}"
+            problems.append(project.problem(at, what, "rename the key in `steps` of the route, which every rule goes through"))
+            break
+    return first
+
+
+def _renamed(key: tuple[str, ...], steps: Sequence[Step]) -> tuple[str, ...]:
+    """The key's columns behind these steps."""
+    for step in steps:
+        if isinstance(step, Rename):
+            key = tuple(step.columns.get(column, column) for column in key)
+    return key
 
 
 def _check_templates(

@@ -44,7 +44,7 @@ def project_schema(
         "sources": sources,
         "destinations": targets,
         "transforms": _transform(steps, definitions),
-        "routes": _route(definitions),
+        "routes": _route(steps, definitions),
         "jobs": _list_or_one(_model_at(properties["jobs"], definitions), "select"),
     }
     for section, schema in contents.items():
@@ -110,30 +110,37 @@ def _named_by(key: str, description: str, kinds: Mapping[str, tuple[Schema, Sche
 
 def _transform(steps: Mapping[str, type[Step]], definitions: Schema) -> Schema:
     schema = _model(TransformSpec, definitions)
+    schema["properties"]["steps"] |= {"type": ["array", "null"], "minItems": 1, "items": _steps(steps, definitions)}
+    schema["properties"]["steps"].pop("anyOf", None)
+    return _list_or_one(_list_or_one(schema, "from"), "key")
+
+
+def _steps(steps: Mapping[str, type[Step]], definitions: Schema) -> Schema:
+    """One step as it may be written: by its name alone, or with settings."""
     written: list[Schema] = [{"enum": sorted(steps)}]
     for name, step in sorted(steps.items()):
         definitions[f"step.{name}"] = _step(step, definitions, f"step.{name}")
         written.append(
             {"type": "object", "required": [name], "properties": {name: {"$ref": f"#/$defs/step.{name}"}}, "additionalProperties": False}
         )
-    schema["properties"]["steps"] |= {"type": ["array", "null"], "minItems": 1, "items": {"anyOf": written}}
-    schema["properties"]["steps"].pop("anyOf", None)
-    return _list_or_one(_list_or_one(schema, "from"), "key")
+    definitions["step"] = {"anyOf": written}
+    return {"$ref": "#/$defs/step"}
 
 
 def _step(step: type[Step], definitions: Schema, name: str) -> Schema:
     schema = _model(step, definitions, name)
-    if step.parse.__func__ is Step.parse.__func__:  # type: ignore[attr-defined]
+    if step.parse.__func__ is Step.parse.__func__ or step.written.__func__ is not Step.written.__func__:  # type: ignore[attr-defined]
         return schema
     # The step reads a shorter form of its own, which its model does not describe; the form with fields stays for completion.
     return {"description": schema.get("description", ""), "anyOf": [schema, {"type": ["object", "array", "string"]}]}
 
 
-def _route(definitions: Schema) -> Schema:
+def _route(steps: Mapping[str, type[Step]], definitions: Schema) -> Schema:
     entry: Schema = {"anyOf": [{"type": "string"}, _ENTRIES]}
     definitions["to"] = {"anyOf": [{"type": "string"}, _ENTRIES, {"type": "array", "items": entry}]}
     rule, route = _model(RuleSpec, definitions), _model(RouteSpec, definitions)
     for schema in (rule, route):
+        schema["properties"]["steps"] |= {"items": _steps(steps, definitions)}
         for key in ("to", "otherwise"):
             if key in schema["properties"]:
                 schema["properties"][key] = {"$ref": "#/$defs/to", "description": schema["properties"][key].get("description", "")}

@@ -87,6 +87,8 @@ GOOD = [
     "{destinations: {b: {type: box}}, sources: {a: {connector: crm_api, pulls: [x]}}, routes: {r: {from: a.x, to: {b: }}}}",
     "{destinations: {b: {type: box}}, sources: {a: {connector: crm_api, pulls: [x]}}, "
     "routes: {r: {from: a.x, match: all, rules: [{when: z, to: b}, {name: n, when: y, to: [b]}], otherwise: b}}}",
+    "{destinations: {b: {type: box}}, sources: {a: {connector: crm_api, pulls: [x]}}, routes: {r: {from: a.x, steps: [limit, keep: [a]], "
+    "rules: [{when: z, to: b, sample: 10%, steps: [limit: {rows: '3'}], template: {}}, {to: b, sample: 0.5}]}}}",
     "{transforms: {t: {sql: select 1, key: id, freshness: 1d}}, jobs: {j: {select: t, cron: '@daily', enabled: 'no'}}}",
     "{sources: {a: {connector: crm_api, pulls: [x]}}, transforms: {t: {from: a.x, steps: [limit, keep: [a], limit: {rows: '3'}]}}}",
     "{sources: {a: {connector: crm_api, pulls: [x]}}, transforms: {t: {from: [a.x], python: 'm:f'}}, retention_days: '7'}",
@@ -107,6 +109,11 @@ BAD = [
     "routes: {r: {to: b}}",
     "routes: {r: {from: a.x, to: 5}}",
     "routes: {r: {from: a.x, rules: [{whn: z, to: b}]}}",
+    "routes: {r: {from: a.x, to: b, steps: [limt]}}",
+    "routes: {r: {from: a.x, to: b, steps: [limit: {rws: 3}]}}",
+    "routes: {r: {from: a.x, to: b, steps: [{limit: , keep: [a]}]}}",
+    "routes: {r: {from: a.x, rules: [{when: z, to: b, steps: [limit: {rws: 3}]}]}}",
+    "routes: {r: {from: a.x, rules: [{when: z, to: b, template: [text]}]}}",
     "transforms: {t: {sql: 5}}",
     "transforms: {t: {from: a.x, steps: [limt]}}",
     "transforms: {t: {from: a.x, steps: [limit: {rws: 3}]}}",
@@ -151,3 +158,13 @@ def test_the_schema_of_everything_built_in_holds_together() -> None:
     }
     assert mistakes(project, schema, schema) == []
     assert mistakes({"destinations": {"out": {"type": "file", "pth": "x"}}}, schema, schema)
+
+
+def test_steps_are_offered_wherever_there_may_be_steps() -> None:
+    schema = catalog.schema()
+    routes = {"from": "a.x", "steps": [{"rename": {"a": "b"}}, {"drop": "c"}], "rules": [{"to": "out", "steps": [{"mask": {"a": "hash"}}]}]}
+    assert mistakes({"routes": {"r": routes}}, schema, schema) == []
+    for wrong in ({"steps": [{"renam": {"a": "b"}}]}, {"rules": [{"to": "out", "steps": [{"mask": {"a": "paint"}}]}]}):
+        assert mistakes({"routes": {"r": routes | wrong}}, schema, schema)
+    places = [schema["$defs"][name]["properties"]["steps"] for name in ("transforms", "routes", "rule")]
+    assert [place["items"] for place in places] == [{"$ref": "#/$defs/step"}] * 3
