@@ -1,5 +1,6 @@
-"""Rows and offset arrive together or not at all, in a table that follows the source, in SQLite and in a real Postgres."""
+"""Rows and offset arrive together or not at all, in a table that follows the source, in every kind of database."""
 
+import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,98 @@ class TestSqliteAppend(DatabaseContract):
     @pytest.fixture
     def destination(self, tmp_path: Path) -> Database:
         return database(url=f"sqlite:///{tmp_path / 'warehouse.db'}", mode="append")
+
+
+class TestMariaDbUpsert(DatabaseContract):
+    @pytest.fixture
+    def destination(self, mariadb: str) -> Database:
+        return database(url=mariadb)
+
+    @pytest.fixture(autouse=True)
+    def _server(self, mariadb: str) -> None:
+        self.url = mariadb
+
+    def stored(self, destination: Database) -> list[dict[str, Any]]:
+        return [_as_the_lake_has_it(row) for row in super().stored(destination)]
+
+    def away(self) -> Database | None:
+        return database(url="mysql://someone:a-password@127.0.0.1:1/warehouse")
+
+    def wrong(self) -> Database:
+        return database(url=self.url.replace("root@", "somebody:a-wrong-password@"))
+
+
+class TestMariaDbMirror(TestMariaDbUpsert):
+    @pytest.fixture
+    def destination(self, mariadb: str) -> Database:
+        return database(url=mariadb.replace("mysql://", "mariadb://"), mode="mirror")
+
+
+class TestMariaDbAppend(TestMariaDbUpsert):
+    keeps = "changes"
+
+    @pytest.fixture
+    def destination(self, mariadb: str) -> Database:
+        return database(url=mariadb.replace("mysql://", "mysql+pymysql://"), mode="append")
+
+
+class TestDuckDbUpsert(DatabaseContract):
+    @pytest.fixture
+    def destination(self, tmp_path: Path) -> Database:
+        return database(url=f"duckdb:///{tmp_path / 'warehouse.duckdb'}")
+
+
+class TestDuckDbReplace(DatabaseContract):
+    @pytest.fixture
+    def destination(self, tmp_path: Path) -> Database:
+        return database(url=f"duckdb:///{tmp_path / 'warehouse.duckdb'}", mode="replace")
+
+
+class TestDuckDbAppend(DatabaseContract):
+    keeps = "changes"
+
+    @pytest.fixture
+    def destination(self, tmp_path: Path) -> Database:
+        return database(url=f"duckdb:///{tmp_path / 'warehouse.duckdb'}", mode="append")
+
+
+class TestGenericSqlite(DatabaseContract):
+    columns = TestSqliteUpsert.columns
+
+    @pytest.fixture
+    def destination(self, tmp_path: Path) -> Database:
+        return database(url=f"sqlite+pysqlite:///{tmp_path / 'warehouse.db'}", mode="mirror")
+
+    def stored(self, destination: Database) -> list[dict[str, Any]]:
+        return [_as_the_lake_has_it(row) for row in super().stored(destination)]
+
+
+class TestGenericMariaDb(TestMariaDbUpsert):
+    @pytest.fixture(autouse=True)
+    def _server(self, mariadb: str) -> None:
+        self.url = mariadb.replace("mysql://", "mysql+pymysql://")
+
+    @pytest.fixture
+    def destination(self, generic_mariadb_server: Server) -> Database:
+        return generic_mariadb_server.destination(mode="mirror")
+
+    def away(self) -> None:
+        return None
+
+
+class TestGenericPostgres(DatabaseContract):
+    @pytest.fixture
+    def destination(self, generic_postgres_server: Server) -> Database:
+        return generic_postgres_server.destination(mode="append")
+
+    keeps = "changes"
+
+
+def _as_the_lake_has_it(row: dict[str, Any]) -> dict[str, Any]:
+    """Truth is a number there, and times are in UTC without saying so."""
+    truth = {"a_bool": bool(row["a_bool"])} if row.get("a_bool") is not None else {}
+    zoned = {name: value.replace(tzinfo=dt.UTC) for name, value in row.items() if isinstance(value, dt.datetime)}
+    return row | truth | zoned
 
 
 # ---- modes
@@ -221,10 +314,12 @@ def test_a_refused_batch_leaves_nothing_behind(server: Server) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"url": "mysql://root:hunter2@db/x"}, "must start with postgresql:// or sqlite:///"),
-        ({"url": "hunter2"}, "must start with"),
+        ({"url": "hunter2"}, "must start with postgresql://"),
+        ({"url": "duckdb:///"}, "must start with"),
         ({"url": "sqlite:///"}, "must start with"),
         ({"url": "sqlite:///x.db", "schema": "mart"}, "SQLite has no schemas"),
+        ({"url": "sqlite:///x.db", "types": {"a": "text; drop table b"}}, "a needs one SQL type"),
+        ({"url": "sqlite:///x.db", "indexes": [["a", "a"]]}, "none of them twice"),
         ({"url": "sqlite:///x.db", "mode": "append", "deletes": True}, "deletes none"),
         ({"url": "sqlite:///x.db", "mode": "mirror", "deletes": False}, "use `mode: upsert` to keep it"),
     ],

@@ -1,11 +1,15 @@
-"""When the database does not want to: wrong passwords, missing rights, a Postgres that goes away, a full or locked file."""
+"""When the database does not want to: wrong passwords, missing rights, a server that goes away, locks, a full or locked file."""
 
 import contextlib
 import os
+import re
 import select
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +17,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import psycopg
+import pymysql
 import pytest
 
 from muxly_dagster.errors import ConfigurationError, RetryLater, SignInError
 from muxly_dagster.testing import delivery
 from muxly_dagster_tests.destinations.warehouse import Server, database
+from muxly_dagster_tests.peers import mariadb
 
 # ---- when the other side does not want to
 
@@ -81,7 +87,7 @@ def test_missing_rights_are_for_a_person_to_grant(postgres_server: Server) -> No
 
 
 class Proxy:
-    """Passes bytes between a client and Postgres, and cuts the line once so many bytes came from the client."""
+    """Passes bytes between a client and a server, and cuts the line once so many bytes came from the client."""
 
     def __init__(self, host: str, port: int, cut_after: int) -> None:
         self._to, self.cut_after = (host, port), cut_after
@@ -118,16 +124,19 @@ class Proxy:
 
 
 @pytest.fixture
-def cut_line(postgres: str) -> Iterator[Callable[[int], str]]:
+def cut_line(request: pytest.FixtureRequest) -> Iterator[Callable[[int], str]]:
     opened: list[Proxy] = []
-    parts = urlsplit(postgres)
+    maria = "mariadb" in request.fixturenames
+    parts = urlsplit(request.getfixturevalue("mariadb" if maria else "postgres"))
     host = parts.hostname or ""
     if not host:
         pytest.skip("this Postgres listens on a socket file only")
 
     def cut(after: int) -> str:
-        proxy = Proxy(host, parts.port or 5432, after)
+        proxy = Proxy(host, parts.port or (3306 if maria else 5432), after)
         opened.append(proxy)
+        if maria:
+            return f"mysql://{parts.username}:{quote(parts.password or '')}@127.0.0.1:{proxy.port}{parts.path}"
         return f"postgresql://{parts.username}:{quote(parts.password or '')}@127.0.0.1:{proxy.port}{parts.path}?sslmode=disable"
 
     yield cut
@@ -147,6 +156,217 @@ def test_a_postgres_that_goes_away_in_mid_delivery_loses_and_doubles_nothing(
     assert destination.deliver(stretch).accepted == 2_000
     assert destination.deliver(stretch).detail["repeated"]
     assert len(postgres_server.rows()) == 2_000
+
+
+@pytest.mark.parametrize("cut_after", [0, 300, 100_000, 400_000])
+def test_a_mariadb_that_goes_away_in_mid_delivery_loses_and_doubles_nothing(
+    mariadb_server: Server, cut_line: Callable[[int], str], cut_after: int
+) -> None:
+    stretch = delivery([{"id": n, "text": "x" * 500} for n in range(2_000)])
+    with pytest.raises(RetryLater, match=r"cannot be reached|could not finish"):
+        database(url=cut_line(cut_after), mode="append").deliver(stretch)
+    destination = mariadb_server.destination(mode="append")
+    assert destination.position(stretch.id, stretch.table_id) is None
+    assert destination.deliver(stretch).accepted == 2_000
+    assert destination.deliver(stretch).detail["repeated"]
+    assert len(mariadb_server.rows()) == 2_000
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "generic_mariadb"])
+def test_a_mariadb_user_who_may_only_read_is_told_so(request: pytest.FixtureRequest, kind: str) -> None:
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    user = f"reader_{os.getpid()}_{threading.get_ident()}"[:60]
+    parts = urlsplit(server.url)
+    server.run(f"create user {user}@'%' identified by 'hunter2'")
+    try:
+        server.run(f"grant select on *.* to {user}@'%'")
+        destination = database(url=f"{parts.scheme}://{user}:hunter2@{parts.netloc.rpartition('@')[2]}{parts.path}")
+        with pytest.raises(ConfigurationError, match="denied") as caught:
+            destination.deliver(delivery([{"id": 1}]))
+        assert "grant" in str(caught.value)
+        if kind == "mariadb":
+            assert destination.check().status == "failed"
+    finally:
+        server.run(f"drop user {user}@'%'")
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "generic_mariadb", "generic_postgres"])
+def test_a_wrong_user_is_a_failed_sign_in_and_shows_no_secret(request: pytest.FixtureRequest, kind: str) -> None:
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    parts = urlsplit(server.url)
+    destination = database(url=f"{parts.scheme}://nobody_{os.getpid()}:hunter2%40home@{parts.netloc.rpartition('@')[2]}{parts.path}")
+    with pytest.raises((SignInError, RetryLater if kind == "generic_postgres" else SignInError)) as caught:
+        destination.deliver(delivery([{"id": 1}]))
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + repr(destination) + repr(destination.check())
+    assert destination.check().status == "failed"
+
+
+def test_a_mysql_database_that_does_not_exist_is_a_mistake_in_the_configuration(mariadb_server: Server) -> None:
+    with pytest.raises(ConfigurationError, match="Unknown database 'nowhere'"):
+        database(url=f"{mariadb_server.url.rpartition('/')[0]}/nowhere").deliver(delivery([{"id": 1}]))
+    with pytest.raises(ConfigurationError, match="has no option colour"):
+        database(url=f"{mariadb_server.url}?colour=red").deliver(delivery([{"id": 1}]))
+
+
+def test_a_mysql_row_that_somebody_else_holds_asks_for_another_time(mariadb_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from muxly_dagster.destinations.database import mysql
+
+    monkeypatch.setattr(mysql, "_MODE", mysql._MODE + "', SESSION innodb_lock_wait_timeout = 1, SESSION sql_mode = '" + mysql._MODE)
+    destination = mariadb_server.destination()
+    destination.deliver(delivery([{"id": 1, "n": 1}]))
+    with contextlib.closing(mariadb.connect(mariadb_server.url)) as other:
+        other.begin()
+        other.cursor().execute("update crm_deals set n = 5")
+        with pytest.raises(RetryLater, match="[Ll]ock wait timeout"):
+            destination.deliver(delivery([{"id": 1, "n": 2}], after=1))
+        other.rollback()
+    assert destination.deliver(delivery([{"id": 1, "n": 2}], after=1)).accepted == 1
+    assert mariadb_server.rows() == [{"id": 1, "n": 2}]
+
+
+def test_a_mysql_connection_that_is_killed_asks_for_another_time(mariadb_server: Server) -> None:
+    """The delivery waits for a row until its connection is shot down."""
+    destination = mariadb_server.destination(mode="append")
+    destination.deliver(delivery([{"id": 1}]))
+    with contextlib.closing(mariadb.connect(mariadb_server.url)) as other, ThreadPoolExecutor(1) as threads, other.cursor() as found:
+        other.begin()
+        found.execute("select * from _muxly_offsets for update")
+        future = threads.submit(destination.deliver, delivery([{"id": 2}], after=1))
+        waiting = "select id from information_schema.processlist where info like 'UPDATE `_muxly_offsets`%' and db = database()"
+        while not (found.execute(waiting) and (killed := found.fetchone())):
+            assert not future.done()
+        found.execute(f"kill {killed[0]}")
+        with pytest.raises(RetryLater):
+            future.result()
+        other.rollback()
+    assert destination.deliver(delivery([{"id": 2}], after=1)).accepted == 1
+    assert [r["id"] for r in mariadb_server.rows()] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_of_two_that_block_each_other_none_loses_anything(request: pytest.FixtureRequest, kind: str) -> None:
+    """The delivery holds one row and wants the other; somebody else the other way round. One of the two is sent away."""
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    destination = server.destination()
+    destination.deliver(delivery([{"id": 1, "n": 1}, {"id": 2, "n": 1}]))
+    other: Any = psycopg.connect(server.url) if kind == "postgres" else mariadb.connect(server.url)
+    with contextlib.closing(other), ThreadPoolExecutor(1) as threads:
+        cursor = other.cursor()
+        if kind == "mariadb":
+            other.begin()
+        cursor.execute("update crm_deals set n = 5 where id = 2")
+        future = threads.submit(destination.deliver, delivery([{"id": 1, "n": 2}, {"id": 2, "n": 2}], after=2))
+        waits = (
+            "select 1 from pg_stat_activity where application_name = 'muxly' and wait_event_type = 'Lock' and datname = current_database()"
+            if kind == "postgres"
+            else "select 1 from information_schema.innodb_trx where trx_state = 'LOCK WAIT'"
+        )
+        while not server.run(waits):
+            assert not future.done()
+        try:
+            cursor.execute("update crm_deals set n = 5 where id = 1")
+            other.rollback()
+            sent_away = False
+        except (psycopg.Error, pymysql.MySQLError):
+            other.rollback()
+            sent_away = True
+        if sent_away:
+            assert future.result().accepted == 2
+        else:
+            with contextlib.suppress(RetryLater):
+                future.result()
+    destination.deliver(delivery([{"id": 1, "n": 2}, {"id": 2, "n": 2}], after=2))
+    assert [r["n"] for r in server.rows()] == [2, 2]
+
+
+_KILLED = """
+import os, sys
+from muxly_dagster.destinations.database import Database
+from muxly_dagster.destinations.database import writing
+from muxly_dagster.testing import delivery
+where, url = sys.argv[1:]
+if where == "before":  # everything is written, nothing committed
+    set_offset = writing._set_offset
+    def killed(*arguments):
+        set_offset(*arguments)
+        os.kill(os.getpid(), 9)
+    writing._set_offset = killed
+Database(url=url, mode="append").deliver(delivery([{"id": 1}, {"id": 2}]))
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_process_that_is_killed_around_its_commit_loses_and_doubles_nothing(server: Server, where: str) -> None:
+    """Killed after the commit, the ledger has not heard of it: the position has."""
+    if server.generic and server.kind != "sqlite":
+        pytest.skip("the child knows these addresses by their own dialects")
+    child = subprocess.run([sys.executable, "-c", _KILLED, where, server.url], capture_output=True)
+    assert child.returncode == -9, child.stderr.decode()
+    destination = server.destination(mode="append")
+    assert destination.position("big_deals.warehouse", "0b8e1f9c") == (2 if where == "after" else None)
+    receipt = destination.deliver(delivery([{"id": 1}, {"id": 2}, {"id": 3}]))
+    assert (receipt.accepted, receipt.detail["rows_written"]) == (3, 1 if where == "after" else 3)
+    assert [r["id"] for r in server.rows()] == [1, 2, 3]
+
+
+_HOLDING = """
+import duckdb, sys
+with duckdb.connect(sys.argv[1]) as file:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_duckdb_file_that_another_process_has_open_is_explained(duckdb_server: Server) -> None:
+    destination = duckdb_server.destination()
+    destination.deliver(delivery([{"id": 1}]))
+    file = duckdb_server.url.partition(":///")[2]
+    with subprocess.Popen([sys.executable, "-c", _HOLDING, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin and holder.stdout and holder.stdout.readline() == "held\n"
+        with pytest.raises(RetryLater, match="another program has the database file open"):
+            destination.deliver(delivery([{"id": 2}], after=1))
+        check = destination.check()
+        assert check.status == "failed" and "another program" in check.what and check.do
+        holder.stdin.close()
+        holder.wait()
+    assert destination.deliver(delivery([{"id": 2}], after=1)).accepted == 1
+
+
+def test_a_duckdb_file_that_is_none_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("dear diary, " * 10_000)
+    destination = database(url=f"duckdb:///{tmp_path / 'notes.txt'}")
+    with pytest.raises(ConfigurationError, match="no DuckDB database"):
+        destination.deliver(delivery([{"id": 1}]))
+    assert destination.check().status == "failed"
+    assert (tmp_path / "notes.txt").read_text().startswith("dear diary")
+
+
+def test_checking_a_duckdb_file_does_not_create_it(tmp_path: Path) -> None:
+    destination = database(url=f"duckdb:///{tmp_path / 'new' / 'warehouse.duckdb'}")
+    assert destination.check().status == "ok"
+    assert destination.position("a.b", "c") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "do"),
+    [
+        ("mssql+pyodbc://me:hunter2@db/x", "the driver of mssql+pyodbc:// is not installed", "pip install pyodbc"),
+        ("oracle+oracledb://me:hunter2@db/x", "the driver of oracle+oracledb:// is not installed", "pip install oracledb"),
+        ("snowflake://me:hunter2@db/x", "SQLAlchemy knows no database snowflake://", "pip install snowflake-sqlalchemy"),
+        ("colours://me:hunter2@db/x", "SQLAlchemy knows no database colours://", "correct `url`"),
+        ("mssql+pymssql://me:hunter2@db/x", "the driver of mssql+pymssql:// is not installed", "pip install pymssql"),
+        ("mysql+pymysql+more://me:hunter2@db:port/x", "no address that SQLAlchemy can use", "correct `url`"),
+    ],
+)
+def test_a_driver_that_is_missing_is_named(url: str, said: str, do: str) -> None:
+    destination = database(url=url)
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
+        destination.deliver(delivery([{"id": 1}]))
+    check = destination.check()
+    assert do in str(caught.value) and check.status == "failed" and do in check.what + check.do
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + repr(check)
 
 
 def test_a_backend_that_is_killed_asks_for_another_time(postgres_server: Server) -> None:

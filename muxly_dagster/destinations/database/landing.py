@@ -1,9 +1,8 @@
 """A delivery as a SQL database takes it: which table and columns, which key, which rows to write and which to delete."""
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
@@ -49,6 +48,10 @@ class Landing:
     key: tuple[str, ...]
     names: Mapping[str, str]
     rows: pa.Table
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Types that were asked for, by the database's name of the column."""
+
+    indexes: tuple[tuple[str, ...], ...] = ()
 
     @property
     def target(self) -> str:
@@ -81,16 +84,20 @@ class Landing:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a transaction did. `position` is the seq the database stood at before it; `evolved` says how the table was changed."""
+    """What a transaction did. `position` is the seq the database stood at before it; `evolved` says how the table was changed.
+
+    `updated` says how many of the written rows were there before; it is counted for a rehearsal only.
+    """
 
     written: int = 0
+    updated: int = 0
     deleted: int = 0
     position: int | None = None
     repeated: bool = False
     evolved: tuple[str, ...] = ()
 
 
-def plan(
+def lay_out(
     delivery: Delivery,
     *,
     schema: str,
@@ -100,10 +107,14 @@ def plan(
     evolve: bool,
     rename: Mapping[str, str],
     record_columns: Sequence[RecordColumn],
+    types: Mapping[str, str],
+    indexes: Sequence[Sequence[str]],
     longest_name: int = 0,
     folds_case: bool = False,
 ) -> Landing:
     """Lay out a delivery. `longest_name` is the database's limit in bytes (0: none), `folds_case` whether `A` and `a` are one column.
+
+    `rename`, `types` and `indexes` name columns as the source does.
 
     Raises ConfigurationError when two columns would have one name.
     """
@@ -113,7 +124,7 @@ def plan(
     if not key and mode != "append" and not _only_appends(delivery.rows):
         key = (records.KEY,)
         extra = [records.KEY, *(name for name in extra if name != records.KEY)]
-    names = {name: _shortened(rename.get(name, name), longest_name) for name in [*data, *extra]}
+    names = {name: shortened(rename.get(name, name), longest_name) for name in [*data, *extra]}
     twice = [n for n, count in Counter(n.lower() if folds_case else n for n in names.values()).items() if count > 1]
     if twice:
         both = " and ".join(old for old, new in names.items() if (new.lower() if folds_case else new) == twice[0])
@@ -132,13 +143,15 @@ def plan(
         run_id=delivery.run_id,
         upto=delivery.upto,
         schema=schema,
-        table=_shortened(table, longest_name),
+        table=shortened(table, longest_name),
         mode=mode,
         deletes=deletes,
         evolve=evolve,
         key=tuple(names[name] for name in key),
         names=names,
         rows=delivery.rows,
+        types={names[name]: type_ for name, type_ in types.items() if name in names},
+        indexes=tuple(tuple(names.get(name) or shortened(rename.get(name, name), longest_name) for name in index) for index in indexes),
     )
 
 
@@ -148,6 +161,18 @@ def gone(landing: Landing, position: int) -> ConfigurationError:
         f"the table does not exist, though the changes up to {position} were delivered before",
         do=f"put it back, or deliver everything again with `muxly run {landing.delivery_id} --from-start`",
         where=landing.target,
+    )
+
+
+def no_table(landing: Landing) -> ConfigurationError:
+    """The error for a table that must not be made."""
+    return ConfigurationError("the table does not exist", do="create it, or remove `evolve: false`", where=landing.target)
+
+
+def no_change(landing: Landing, said: Sequence[str]) -> ConfigurationError:
+    """The error for a table that must be left as it is, but does not suit."""
+    return ConfigurationError(
+        f"the table needs a change that `evolve: false` forbids: {'; '.join(said)}", do="change it by hand", where=landing.target
     )
 
 
@@ -166,11 +191,6 @@ def surplus_rows(landing: Landing) -> ConfigurationError:
     )
 
 
-def now() -> str:
-    """The present, as it stands in the offsets table."""
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def _only_appends(rows: pa.Table) -> bool:
     return bool(pc.all(pc.equal(rows[records.OP], "append")).as_py())
 
@@ -182,7 +202,7 @@ def _last_of_each_key(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.is_in(rows[records.SEQ], last[f"{records.SEQ}_max"]))
 
 
-def _shortened(name: str, longest: int) -> str:
+def shortened(name: str, longest: int) -> str:
     """A name the database would cut off, cut off so that it stays unique."""
     if not longest or len(name.encode()) <= longest:
         return name

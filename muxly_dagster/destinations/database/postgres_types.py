@@ -1,24 +1,16 @@
 """PostgreSQL's column types for the lake's: which to create, which existing ones hold a lake column exactly, how to widen one."""
 
 import re
-from dataclasses import dataclass
 
 import pyarrow as pa
 
 from muxly_dagster import records
+from muxly_dagster.destinations.database.session import Widened
 
 _TEXTS = ("text", "character varying", "character", "citext", "name")
 _NOT_FOR_TEXT = re.compile(
     r"(smallint|integer|bigint|real|double precision|numeric.*|money|boolean|bytea|date|timestamp.*|time .*|interval.*|oid)$"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Widened:
-    """A column's new type, and the SQL that makes its old values of the new type (`{}` is the column)."""
-
-    type: str
-    using: str
 
 
 def column_type(field: pa.Field) -> str:
