@@ -1,6 +1,9 @@
 """Metrics made of records: counted once whatever is repeated, bounded, and shown so that every scraper can read them."""
 
 import datetime as dt
+import json
+import math
+import operator
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -510,6 +513,44 @@ def test_both_formats_say_the_same_and_are_read_by_the_strict_parsers() -> None:
     assert {s.labels["text"] for s in modern["orders"].samples} == set(_ODD)
     assert "cold_sum" not in {s.name for s in modern["cold"].samples}  # a sum that can fall is no counter
     assert shown(target).endswith(b"# EOF\n")
+
+
+def _shared() -> dict[str, str]:
+    """Texts of OpenMetrics' own suite that hold nothing but counters and gauges that records could give."""
+    suite = json.loads((Path(peer.__file__).parent / "data" / "openmetrics" / "parser-vectors.json").read_text("utf-8"))
+    found = {}
+    for vector in suite:
+        families = list(parse_openmetrics(vector["text"])) if vector["shouldParse"] else []
+        samples = [sample for family in families for sample in family.samples]
+        plain = all(
+            s.timestamp is None and s.exemplar is None and not math.isnan(s.value) and not s.name.endswith("_created") for s in samples
+        )
+        if samples and plain and {family.type for family in families} <= {"counter", "gauge"}:
+            found[vector["name"]] = vector["text"]
+    return found
+
+
+@pytest.mark.parametrize("content_type", [exposing.OPENMETRICS, exposing.TEXT])
+@pytest.mark.parametrize("text", _shared().values(), ids=_shared().keys())
+def test_what_openmetrics_own_suite_says_can_be_said_by_records(text: str, content_type: str) -> None:
+    for family in parse_openmetrics(text):
+        columns = sorted({label for sample in family.samples for label in sample.labels})
+        rows = [
+            {"id": n, "amount": float(s.value), **{f"l_{name}": s.labels.get(name) for name in columns}}
+            for n, s in enumerate(family.samples)
+        ]
+        schema = pa.schema([("id", pa.int64()), ("amount", pa.float64()), *((f"l_{name}", pa.string()) for name in columns)])
+        labels = {name: f"l_{name}" for name in columns}
+        kind = {"name": family.name, "type": family.type, "help": family.documentation, "unit": family.unit}
+        target = made(kind | {"value": "amount", "labels": labels})
+        assert target.deliver(delivery(changes(rows, schema=schema))).refused == ()
+        parse = parse_openmetrics if content_type == exposing.OPENMETRICS else parse_text
+        (said,) = parse(shown(target, content_type=content_type).decode())
+        assert (said.name, said.type, said.documentation) == (family.name, family.type, family.documentation)
+        assert content_type == exposing.TEXT or said.unit == family.unit
+        key = operator.itemgetter(1)
+        found = sorted(((s.value, sorted(s.labels.items())) for s in said.samples if not s.name.endswith("_created")), key=key)
+        assert found == sorted(((s.value, sorted(s.labels.items())) for s in family.samples), key=key)
 
 
 @pytest.mark.skipif(bool(peer.missing("promtool")), reason=peer.missing("promtool"))
