@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from muxly_dagster.auth import OAuth2, ServiceAccount
 from muxly_dagster.destination import Delivery, Destination, Guarantee, Plan, Receipt
 from muxly_dagster.destinations.bigquery.landing import Landing, Mode, RecordColumn, column_name, lay_out
 from muxly_dagster.destinations.bigquery.refusals import in_words
-from muxly_dagster.destinations.bigquery.service import Service, checked_endpoint, signed_in
+from muxly_dagster.destinations.bigquery.service import Identity, Service, checked_endpoint, signed_in
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.resource import CheckResult
 
@@ -68,6 +68,8 @@ class Bigquery(Destination):
     partition_unit: Literal["hour", "day", "month", "year"] = Field("day", description="How much time one partition holds.")
     cluster_by: list[str] = Field([], max_length=4, description="The columns that a table which Muxly creates is clustered by.")
     api_endpoint: str = Field("", description="The address of the BigQuery API, where it is not Google's public one.")
+
+    _identity: Identity | None = PrivateAttr(None)
 
     @field_validator("api_endpoint")
     @classmethod
@@ -188,9 +190,11 @@ class Bigquery(Destination):
 
     @contextmanager
     def _open(self, table: str, delivery_id: str) -> Iterator[Service]:
+        if self._identity is None or self._identity.auth is not self.auth:
+            self._identity = Identity(self.auth)
         with (
             signed_in(
-                self.auth,
+                self._identity,
                 project=self.project,
                 job_project=self.job_project,
                 dataset=self.dataset,

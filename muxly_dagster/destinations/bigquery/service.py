@@ -16,6 +16,28 @@ _PATIENCE = 60.0  # seconds that a request is tried again for, where the trouble
 _ANSWER_SECONDS = 60.0
 
 
+@dataclass(slots=True)
+class Identity:
+    """Who signs in. The credentials are made once: reading a key takes longer than using it, and a token serves for an hour."""
+
+    auth: ServiceAccount | OAuth2
+    _credentials: Any = None
+
+    @property
+    def credentials(self) -> Any:
+        """Google's own credentials. Raises ConfigurationError for a key that is none, SignInError where the machine has no identity."""
+        from muxly_dagster.google import google_credentials
+
+        if self._credentials is None:
+            self._credentials = google_credentials(self.auth, SCOPES)
+        return self._credentials
+
+    @property
+    def is_deployments_own(self) -> bool:
+        """Whether it is what the machine has, and not said here."""
+        return isinstance(self.auth, ServiceAccount) and self.auth.key is None and not self.auth.key_file
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A client, and where the tables are."""
@@ -56,7 +78,7 @@ class Service:
 
 @contextmanager
 def signed_in(
-    auth: ServiceAccount | OAuth2, *, project: str, job_project: str, dataset: str, location: str, api_endpoint: str, label: str = ""
+    identity: Identity, *, project: str, job_project: str, dataset: str, location: str, api_endpoint: str, label: str = ""
 ) -> Iterator[Service]:
     """A client, closed at the end. Errors of Google's libraries within the block leave it as MuxlyErrors.
 
@@ -66,13 +88,11 @@ def signed_in(
     # Google's libraries take most of a second to import, which a project can be listed and checked without.
     from google.cloud import bigquery
 
-    from muxly_dagster.google import google_credentials
-
     with ExitStack() as stack:
         stack.enter_context(in_words(f"{project}.{dataset}" if project else dataset))
-        credentials = google_credentials(auth, SCOPES)
+        credentials = identity.credentials
         project = project or str(getattr(credentials, "project_id", "") or "")
-        if _is_deployments_own(auth) and not api_endpoint:
+        if identity.is_deployments_own and not api_endpoint:
             client = stack.enter_context(_deployments_client(job_project or project, location))
         else:
             own = job_project or project
@@ -102,10 +122,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _is_deployments_own(auth: ServiceAccount | OAuth2) -> bool:
-    return isinstance(auth, ServiceAccount) and auth.key is None and not auth.key_file
 
 
 @contextmanager
