@@ -171,8 +171,20 @@ def concurrency() -> list[Row]:
         ]
 
 
+def objects() -> list[Row]:
+    """A million rows of ten columns into files and into a bucket, alone and on the road from a lake; best of three."""
+    from benchmarks import objects as archive
+
+    found: list[Row] = []
+    for title, best in archive.compared(1_000_000, 3):
+        also = f"{best.alone_cpu:,.0f} per CPU second; on the road {best.road:,.0f} rows/s, {best.road_cpu:,.0f} per CPU second"
+        wanted = 500_000 if title in ("Parquet files", "Parquet objects in S3") else 0
+        found.append(_row(title, best.alone, "rows/s", wanted, also=f"{also}; peak {best.peak:.0f} MiB"))
+    return found
+
+
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
-    f.__name__: f for f in (pull, postgres, offset, concurrency, rules, load, bigquery, sqlpull, hubspot)
+    f.__name__: f for f in (pull, postgres, offset, concurrency, rules, load, bigquery, sqlpull, hubspot, objects)
 }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import fields as fields_of
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -46,15 +46,23 @@ class Round:
 
 
 class _Clock:
-    """Rows per second and per CPU second, from its making to its stop."""
+    """Counts wall and CPU seconds while it runs."""
 
-    def __init__(self, records: int) -> None:
-        self._records, self._wall, self._cpu = records, time.monotonic(), time.process_time()
-        self.rate = self.cpu_rate = 0.0
+    def __init__(self) -> None:
+        self._wall = self._cpu = 0.0
 
-    def stop(self) -> None:
-        self.rate = self._records / (time.monotonic() - self._wall)
-        self.cpu_rate = self._records / (time.process_time() - self._cpu)
+    def __enter__(self) -> Self:
+        self._wall -= time.monotonic()
+        self._cpu -= time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wall += time.monotonic()
+        self._cpu += time.process_time()
+
+    def rates(self, records: int) -> tuple[float, float]:
+        """Records per second, and per CPU second."""
+        return records / self._wall, records / self._cpu
 
 
 def rows(records: int) -> pa.Table:
@@ -77,32 +85,28 @@ def rows(records: int) -> pa.Table:
     )
 
 
-def measured(kind: str, records: int, fields: Mapping[str, Any]) -> Round:
-    """One round in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.objects", "--records", str(records), "--kind", kind, "--fields", json.dumps(fields)]
-    return Round(**json.loads(run(command).output))
+def _fill(lake: str, records: int) -> None:
+    with Lake(lake).writer("shop.orders", key=("id",), run_id="bench") as writer:
+        writer.add(rows(records))
+        writer.finish(whole=True)
 
 
 def _destination(kind: str, fields: Mapping[str, Any], place: str) -> Destination:
     return File(path=place, **fields) if kind == "file" else S3(prefix=place, **fields)
 
 
-def _round(kind: str, records: int, fields: Mapping[str, Any]) -> Round:
+def _round(kind: str, lake: str, fields: Mapping[str, Any]) -> Round:
+    table = Lake(lake).existing("shop.orders")
+    alone, on_the_road = _Clock(), _Clock()
     with tempfile.TemporaryDirectory() as folder:
-        lake, state = Lake(f"{folder}/lake"), State.open(f"sqlite:///{folder}/state.db", Path(folder))
-        with lake.writer("shop.orders", key=("id",), run_id="bench") as writer:
-            writer.add(rows(records))
-            writer.finish(whole=True)
-        table = lake.existing("shop.orders")
-        stretches = [(after, min(after + _STRETCH, records)) for after in range(0, records, _STRETCH)]
-        changes = [table.changes(after, upto) for after, upto in stretches]
         destination = _destination(kind, fields, f"{folder}/alone")
         destination.check()
-        alone = _Clock(records)
-        for some, (after, upto) in zip(changes, stretches, strict=True):
-            destination.deliver(delivery(some, after=after, upto=upto))
-        alone.stop()
-        changes.clear()
+        for after in range(0, table.head, _STRETCH):
+            upto = min(after + _STRETCH, table.head)
+            stretch = delivery(table.changes(after, upto), after=after, upto=upto)
+            with alone:
+                destination.deliver(stretch)
+        state = State.open(f"sqlite:///{folder}/state.db", Path(folder))
         target = Target(
             name="orders.archive",
             route="orders",
@@ -114,20 +118,21 @@ def _round(kind: str, records: int, fields: Mapping[str, Any]) -> Round:
             destination=_destination(kind, fields, f"{folder}/road"),
             router=Router([Rule(None, ("archive",))]),
         )
-        on_the_road = _Clock(records)
-        outcome = road.deliver(lake, state, target, run_id="bench")
-        assert outcome.accepted == records
-        on_the_road.stop()
+        with on_the_road:
+            outcome = road.deliver(Lake(lake), state, target, run_id="bench")
+        assert outcome.accepted == table.head
         state.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Round(alone.rate, alone.cpu_rate, on_the_road.rate, on_the_road.cpu_rate, peak)
+    return Round(*alone.rates(table.head), *on_the_road.rates(table.head), peak)
 
 
 def compared(records: int, rounds: int) -> Iterator[tuple[str, Round]]:
     """What is measured, and the best of the rounds."""
     from muxly_dagster_tests.peers import aws
 
-    with aws.running() as server:
+    with aws.running() as server, tempfile.TemporaryDirectory() as lake:
+        command = [sys.executable, "-m", "benchmarks.objects", "--lake", lake]
+        run([*command, "--records", str(records)])
         for title, kind, fields in (
             ("Parquet files", "file", {"format": "parquet"}),
             ("Parquet files in 10 folders by value", "file", {"format": "parquet", "partition": ["id % 10"]}),
@@ -136,7 +141,8 @@ def compared(records: int, rounds: int) -> Iterator[tuple[str, Round]]:
             ("NDJSON files", "file", {"format": "ndjson", "records": "data"}),
             ("Parquet objects in S3", "s3", {**server.fields, "format": "parquet"}),
         ):
-            found = [measured(kind, records, fields) for _ in range(rounds)]
+            outputs = [run([*command, "--kind", kind, "--fields", json.dumps(fields)]).output for _ in range(rounds)]
+            found = [Round(**json.loads(output)) for output in outputs]
             best = {each.name: max(getattr(round_, each.name) for round_ in found) for each in fields_of(Round)}
             yield title, Round(**best | {"peak": min(round_.peak for round_ in found)})
 
@@ -146,12 +152,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kind", help=argparse.SUPPRESS)
-    parser.add_argument("--fields", help=argparse.SUPPRESS)
+    for hidden in ("--lake", "--kind", "--fields"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.kind:
-        found = _round(arguments.kind, arguments.records, json.loads(arguments.fields))
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(_round(arguments.kind, arguments.lake, json.loads(arguments.fields)))))
+        return
+    if arguments.lake:
+        _fill(arguments.lake, arguments.records)
         return
     for title, best in compared(arguments.records, arguments.rounds):
         for what, wall, cpu in (("alone", best.alone, best.alone_cpu), ("on the road", best.road, best.road_cpu)):

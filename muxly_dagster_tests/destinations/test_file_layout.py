@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import random
+import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from muxly_dagster import records
 from muxly_dagster.destinations.file import File
 from muxly_dagster.destinations.file.folder import Stretch
 from muxly_dagster.destinations.file.merging import Sized, groups
-from muxly_dagster.errors import ConfigurationError
+from muxly_dagster.errors import ConfigurationError, RetryLater
 from muxly_dagster.testing import changes, delivery
 from muxly_dagster.writing.rolling import Limits
 from muxly_dagster_tests.destinations.recorded import data_of, files, read, seqs, shown
@@ -350,6 +351,24 @@ def test_a_delivery_that_starts_over_within_a_merged_file_takes_it_apart(tmp_pat
     assert [row for name in shown(tmp_path) for row in read(tmp_path / name)] == rows
     deliver_one_by_one(destination, rows[:1], after=9)
     assert [row for name in shown(tmp_path) for row in read(tmp_path / name)] == [*rows, rows[0]]
+
+
+def test_a_disk_that_fills_up_while_files_are_merged_loses_nothing(tmp_path: Path) -> None:
+    destination = file(tmp_path, roll={"age": "1d"})
+    noise = random.Random(0)
+    deliver_one_by_one(destination, [{"id": n, "noise": noise.randbytes(20_000).hex()} for n in range(4)])
+    age(tmp_path, 2 * DAY)
+    before = files(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, limits[1]))
+    try:
+        with pytest.raises(RetryLater, match="the disk is full"):
+            destination.deliver(delivery([{"id": 4}], after=4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files(tmp_path) == before
+    destination.deliver(delivery([{"id": 4}], after=4))
+    assert seqs(tmp_path) == [1, 2, 3, 4, 5]
 
 
 def test_a_delivery_from_the_start_replaces_merged_files(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def ended(process: Any) -> bool:
 
 
 @pytest.mark.parametrize("fields", [*SETTINGS.values(), *MERGING.values()], ids=[*SETTINGS, *MERGING])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_killed_file_writer(
     processes: multiprocessing.context.ForkServerContext, tmp_path: Path, fields: Mapping[str, Any], seed: int
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_killed_file_writer(
             "file",
             {"path": str(out), **fields},
             moments.randrange(1_000),
-            moments.randrange(1, 25) if killed < 12 else None,
+            moments.randrange(1, 25) if killed < 8 else None,
         )
         process = processes.Process(target=deadly.run, args=arguments)
         process.start()
@@ -89,7 +89,7 @@ def test_a_killed_s3_writer(
     settings = {**server.fields, "prefix": prefix, **fields}
     killed = 0
     while True:
-        arguments = (tmp_path, "s3", settings, moments.randrange(1_000), moments.randrange(1, 20) if killed < 10 else None)
+        arguments = (tmp_path, "s3", settings, moments.randrange(1_000), moments.randrange(1, 20) if killed < 6 else None)
         process = processes.Process(target=deadly.run, args=arguments)
         process.start()
         if ended(process) and deadly.offset(tmp_path) == deadly.RECORDS:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import resource
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -305,6 +306,20 @@ def test_a_server_that_never_answers_is_not_waited_for_for_ever(server: aws.Aws,
     monkeypatch.setitem(Config.OPTION_DEFAULTS, "read_timeout", 0.2)
     with Line(server.port, blackhole) as line, pytest.raises(RetryLater, match="[Tt]imeout"):
         S3(**{**server.fields, "endpoint_url": line.url}).deliver(delivery([{"id": 1}]))
+
+
+def test_a_full_disk_for_temporary_files_asks_for_room(server: aws.Aws, prefix: str) -> None:
+    rows = noise(400, 100_000)
+    destination = S3(**server.fields, prefix=prefix)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(RetryLater, match="cannot be prepared: File too large"):
+            destination.deliver(delivery(rows))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert server.keys(prefix) == []
+    assert destination.deliver(delivery(rows)).accepted == 400
 
 
 # ---- whose credentials -----------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ named by a note, so nothing is left over for good.
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
@@ -55,15 +56,21 @@ class Committed:
 
 @contextmanager
 def written(pieces: Sequence[Piece], form: Form, delivery: Delivery, folder: str) -> Iterator[list[Written]]:
-    """The pieces as files, small ones in memory; gone when the block ends."""
+    """The pieces as files, small ones in memory; gone when the block ends. Raises RetryLater where this machine's disk is full."""
     series = Series(delivery.id, delivery.table_id)
     files: list[Written] = []
     try:
         for piece in pieces:
             body = cast(BinaryIO, SpooledTemporaryFile(max_size=_IN_MEMORY))  # noqa: SIM115
-            form.write(piece.rows, delivery, body)
-            size = body.tell()
-            files.append(Written(folder + piece.path(series, form.extension), body, len(piece.rows), size, _sha256(body)))
+            try:
+                form.write(piece.rows, delivery, body)
+                files.append(Written(folder + piece.path(series, form.extension), body, len(piece.rows), body.tell(), _sha256(body)))
+            except OSError as error:
+                with suppress(OSError):  # what could not be written is written once more, in vain
+                    body.close()
+                reason = error.strerror or str(error)
+                do = "free some space where temporary files are kept; the next run goes on from here"
+                raise RetryLater(f"a file cannot be prepared: {reason}", do=do, where=tempfile.gettempdir()) from None
         yield files
     finally:
         for file in files:
