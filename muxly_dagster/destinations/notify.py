@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr
 
-from muxly_dagster.destination import Delivery, Destination, Message, Receipt
+from muxly_dagster.destination import Delivery, Destination, Guarantee, Message, Receipt
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
 from muxly_dagster.http import Redaction
 from muxly_dagster.messages import (
@@ -66,6 +66,7 @@ class Notify(Destination):
     type: ClassVar[str] = "notify"
     title: ClassVar[str] = "Notifications (Apprise)"
     batch_rows: ClassVar[int] = 2_000
+    guarantee: ClassVar[Guarantee] = "at least once"
     templates: ClassVar[tuple[str, ...]] = ("title", "body")
     example: ClassVar[Mapping[str, Any]] = {"body": "New: {{ key }}"}
 

@@ -216,3 +216,10 @@ def test_settings_that_contradict_each_other_are_refused(fields: dict[str, Any],
     with pytest.raises(ValidationError, match=said) as caught:
         Teams.model_validate({"url": "https://example.com/hunter2", **fields})
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_message_that_is_sent_again_has_the_key_that_it_had(workflow: Workflow) -> None:
+    stretch = delivery([{"id": 1, "name": "Ada"}, {"id": 2, "name": "Bob"}])
+    teams(workflow).deliver(stretch)
+    teams(workflow).deliver(stretch)  # as another process does after a crash
+    assert (len(workflow.arrived), len(workflow.posted)) == (4, 2)
