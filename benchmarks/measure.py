@@ -23,15 +23,15 @@ class Cost:
     output: str
 
 
-def run(command: Sequence[str], **environ: str) -> Cost:
-    """Run to the end. Raises RuntimeError with its errors if it fails."""
+def run(command: Sequence[str], *, fails: bool = False, **environ: str) -> Cost:
+    """Run to the end. Raises RuntimeError with its errors if it fails, unless it should."""
     started = time.monotonic()
     process = subprocess.Popen(list(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(environ))
     assert process.stdout is not None and process.stderr is not None
     output, errors = process.stdout.read(), process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode and not fails:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output}\n{errors[-3000:]}")
     return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 

@@ -56,3 +56,20 @@ def many(folder: Path, count: int) -> dict[str, str]:
     }
     (folder / "muxly.yaml").write_text(json.dumps(project))
     return {"MUXLY_PROJECT": str(folder / "muxly.yaml")}
+
+
+def one_down(folder: Path, count: int) -> dict[str, str]:
+    """So many records that go to files and to a webhook where nobody listens."""
+    (folder / "data").mkdir()
+    lines = "".join(f"{n},customer {n % 997},{n * 7 % 100_000}\n" for n in range(count))
+    (folder / "data" / "orders.csv").write_text(f"id,customer,amount\n{lines}")
+    project = {
+        "sources": {"shop": {"connector": "files", "path": "./data", "pulls": {"orders": {"glob": "orders.csv", "key": ["id"]}}}},
+        "routes": {"out": {"from": "shop.orders", "to": ["hook", "archive"]}},
+        "destinations": {
+            "hook": {"type": "webhook", "url": "http://127.0.0.1:1/hook", "allow_private": True, "retries": {"attempts": 1}},
+            "archive": {"type": "file", "path": "./archive", "format": "ndjson"},
+        },
+    }
+    (folder / "muxly.yaml").write_text(json.dumps(project))
+    return {"MUXLY_PROJECT": str(folder / "muxly.yaml")}
