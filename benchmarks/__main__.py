@@ -171,6 +171,22 @@ def sqlpull() -> list[Row]:
     ]
 
 
+def upsert() -> list[Row]:
+    """A million changed rows of ten columns over existing ones in Postgres, beside dlt's merge; best of three."""
+    from benchmarks import upsert as table
+
+    count = 1_000_000
+    with table.filled(count) as (server, folder):
+        rounds = [table.measured(server, folder, count) for _ in range(3)]
+    alone, dlt = max(r.alone for r in rounds), max((r.dlt for r in rounds if r.dlt), default=None)
+    rows = [
+        _row("upsert of changed rows into Postgres, the destination alone", alone, "rows/s", 150_000),
+        _row("the same from the lake", max(r.from_lake for r in rounds), "rows/s", 150_000),
+        _row("first load into Postgres, the destination alone", max(r.first for r in rounds), "rows/s", 150_000),
+    ]
+    return rows + ([_row("upsert against dlt's merge", alone / dlt, "times", 3, also=f"dlt {dlt:,.0f} rows/s")] if dlt else [])
+
+
 def hubspot() -> list[Row]:
     """HubSpot contacts with 20 properties, beside airbyte-cdk; the figures themselves are printed on the way."""
     from benchmarks import hubspot as contacts
@@ -202,8 +218,20 @@ def objects() -> list[Row]:
     return found
 
 
+def webhook() -> list[Row]:
+    """10,000 records to a webhook one by one, 50 under way, receipts stored; beside what its sink takes, on the same processors."""
+    from benchmarks import webhook as posts
+
+    figures = posts.measured()
+    alone, threads, whole = (figures[name] for name in (posts.ALONE, posts.THREADS, posts.WHOLE))
+    also = (
+        f"the sink alone takes {alone.rate:,.0f}/s, a thread for each request sends {threads.rate:,.0f}/s; {whole.cpu:.3f} CPU s per 1,000"
+    )
+    return [_row("webhook, lake to receipts, 50 under way", whole.rate, "records/s", 5_000, also=also)]
+
+
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
-    f.__name__: f for f in (pull, postgres, offset, concurrency, rules, down, load, bigquery, sqlpull, hubspot, objects)
+    f.__name__: f for f in (pull, postgres, offset, concurrency, rules, down, load, bigquery, sqlpull, upsert, hubspot, objects, webhook)
 }
 
 

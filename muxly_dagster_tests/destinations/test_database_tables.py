@@ -238,7 +238,7 @@ def test_a_schema_is_created_where_there_are_schemas(request: pytest.FixtureRequ
     server: Server = request.getfixturevalue(f"{kind}_server")
     destination = server.destination(schema="mart", mode="mirror", indexes=[["name"]])
     destination.deliver(delivery([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]))
-    destination.deliver(delivery([{"id": 1, "name": "a"}, {"id": 2, "name": 5}], ops=["delete", "upsert"], after=2))
+    destination.deliver(delivery([{"id": 1, "name": None}, {"id": 2, "name": 5}], ops=["delete", "upsert"], after=2))
     assert [(r["id"], str(r["name"])) for r in server.rows("mart.crm_deals")] == [(2, "5")]
     assert server.run("select seq from mart._muxly_offsets") == [{"seq": 4}]
 
@@ -311,7 +311,7 @@ def test_types_can_be_asked_for(own_server: Server) -> None:
     assert [(r["short"], r["amount"]) for r in own_server.rows()] == [("abc", row["amount"])] * 2
     assert own_server.types()["amount"].lower() in ("decimal(12,2)", "numeric(12,2)")
     if own_server.kind in ("postgres", "mariadb"):  # DuckDB does not hold to lengths
-        with pytest.raises(RecordRefused, match=r"(?i)too long"):
+        with pytest.raises(RecordRefused, match=r"(?i)too long|truncated"):
             destination.deliver(delivery([row | {"id": 3, "code": "abcd"}], after=2))
 
 
@@ -363,7 +363,7 @@ def test_a_table_that_takes_keys_for_one_is_told_so(request: pytest.FixtureReque
     ("column", "value", "said"),
     [
         ("n tinyint", 300, "Out of range"),
-        ("n varchar(2)", "abc", "too long"),
+        ("n varchar(2)", "abc", "too long|truncated"),
         ("n varchar(2)", "ab ", "truncated"),
         ("n varchar(9) character set latin1", "\u6587", "Incorrect string value"),
         ("n decimal(5,2)", 10_000, "Out of range"),
@@ -381,7 +381,7 @@ def test_mysql_changes_no_value_in_silence(
 ) -> None:
     without_loading(monkeypatch, loads)
     mariadb_server.run(f"create table crm_deals (id bigint primary key, {column})")
-    stretch = delivery([{"id": 1, "n": None if said is None else value}, {"id": 2, "n": value}])
+    stretch = delivery([{"id": 1, "n": 1 if value is None else None}, {"id": 2, "n": value}])
     if said is None:
         assert mariadb_server.destination().deliver(stretch).accepted == 2
         assert [r["n"] for r in mariadb_server.rows()] == [None, value.replace(tzinfo=None)]

@@ -39,7 +39,9 @@ _PACKAGES = {
 }
 """What to install for a dialect that is not there."""
 
-_SIGN_IN = re.compile(r"access denied for user|authentication failed|login failed|invalid username|ORA-01017|password", re.I)
+_SIGN_IN = re.compile(
+    r"access denied for user|authentication failed|login failed|invalid username|role .* does not exist|ORA-01017|password", re.I
+)
 _RECORD = re.compile(r"constraint|cannot be null|default value|out of range|too long|truncat|incorrect .* value|too large for column", re.I)
 _RIGHTS = re.compile(r"read.?only|permission|denied|privilege|not authorized", re.I)
 _TABLE = re.compile(r"no such|does not exist|doesn't exist|unknown|syntax|not supported", re.I)

@@ -12,6 +12,8 @@ from muxly_dagster import records
 from muxly_dagster.destinations.database.session import as_texts
 
 _LONGEST_KEY = 250
+_NO_DECIMALS = ("sqlite",)
+"""Dialects that make doubles of decimals."""
 
 Type = sa.types.TypeEngine[Any]
 
@@ -19,7 +21,7 @@ Type = sa.types.TypeEngine[Any]
 def column_type(field: pa.Field, dialect: sa.Dialect, *, in_key: bool) -> Type:
     """The type to create for a lake column; in a key, texts are limited, as no index takes long ones."""
     type_ = field.type
-    if pa.types.is_decimal(type_) and dialect.supports_native_decimal:
+    if pa.types.is_decimal(type_) and dialect.name not in _NO_DECIMALS:
         return sa.Numeric(type_.precision, type_.scale)
     if pa.types.is_binary(type_):
         return sa.VARBINARY(_LONGEST_KEY) if in_key and dialect.name in ("mysql", "mariadb", "mssql") else sa.LargeBinary()
@@ -50,7 +52,7 @@ def fits(field: pa.Field, present: Type, dialect: sa.Dialect) -> bool:
     if type_ == pa.bool_():
         return isinstance(present, sa.Boolean | sa.Integer)
     if pa.types.is_decimal(type_):
-        exact = isinstance(present, sa.Numeric) and not isinstance(present, sa.Float) and dialect.supports_native_decimal
+        exact = isinstance(present, sa.Numeric) and not isinstance(present, sa.Float) and dialect.name not in _NO_DECIMALS
         return exact and (present.scale is None or present.scale >= type_.scale)  # type: ignore[attr-defined]
     if type_ == pa.date32() and isinstance(present, sa.Date):
         return True

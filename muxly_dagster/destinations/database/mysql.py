@@ -5,10 +5,10 @@ change that was made before a crash is found made. The session is strict, and wh
 """
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import pyarrow as pa
 import pymysql
@@ -60,7 +60,7 @@ class MySqlSession(Session):
     @contextmanager
     def opened(cls, address: str, schema: str, target: str, *, lock: bool = False) -> Iterator["MySqlSession"]:
         where = " ".join(filter(None, [cls.describe(address), target]))
-        parts = urlsplit(address)
+        parts = _parts(address)
         connection = None
         try:
             connection = mysql_rows.Connection(
@@ -82,6 +82,11 @@ class MySqlSession(Session):
             connection.commit()
         except pymysql.MySQLError as error:
             raise _explained(error, where) from None
+        except RuntimeError as error:
+            if connection is not None or "cryptography" not in str(error):
+                raise
+            do = "add ?ssl=true to `url`, or install the package cryptography where Muxly runs"
+            raise ConfigurationError("without TLS this server takes a password only under encryption", do=do, where=where) from None
         finally:
             if connection is not None and connection.open:
                 connection._force_close()  # type: ignore[attr-defined]  # a farewell could fail; the server notices
@@ -189,6 +194,11 @@ class MySqlSession(Session):
         self.run(f"CREATE TABLE {copy} LIKE {name}")
         null = {column: " NOT NULL" if column in landing.key else "" for column in columns}
         parts = [f"MODIFY COLUMN {self.quote(column)} {wider.type}{null[column]}" for column, wider in columns.items()]
+        long = {column for column, wider in columns.items() if _is_long(wider.type)}
+        for index, covered in self._plain_indexes(landing.table).items():
+            if long.intersection(covered):  # of a text that was a number before, an index takes the beginning
+                parts.insert(0, f"DROP INDEX {self.quote(index)}")
+                parts.append(f"ADD INDEX {self.quote(index)} ({self._covered(covered, long)})")
         self.run(f"ALTER TABLE {copy} {', '.join(parts)}")
         values = [columns[c].using.format(self.quote(c)) if c in columns else self.quote(c) for c in table.columns]
         self.run(f"INSERT INTO {copy} ({self.quoted(list(table.columns))}) SELECT {', '.join(values)} FROM {name}")
@@ -197,13 +207,26 @@ class MySqlSession(Session):
 
     def create_index(self, landing: Landing, name: str, columns: Sequence[str], *, unique: bool) -> bool:
         table = self.table(landing.table)
-        long = {c.lower() for c, type_ in table.columns.items() if type_.endswith(("text", "blob"))} if table and not unique else set()
-        parts = ", ".join(f"{self.quote(c)}({_PREFIX})" if c.lower() in long else self.quote(c) for c in columns)
+        long = {c.lower() for c, type_ in table.columns.items() if _is_long(type_)} if table and not unique else set()
+        parts = self._covered(columns, long)
         try:
             self.run(f"CREATE {'UNIQUE ' if unique else ''}INDEX {self.quote(name)} ON {self.name(landing.table)} ({parts})")
         except pymysql.err.IntegrityError:
             return False
         return True
+
+    def _covered(self, columns: Sequence[str], long: Collection[str]) -> str:
+        """The columns of an index, of long texts and bytes their beginning."""
+        return ", ".join(f"{self.quote(c)}({_PREFIX})" if {c, c.lower()} & set(long) else self.quote(c) for c in columns)
+
+    def _plain_indexes(self, table: str) -> dict[str, list[str]]:
+        """The columns of each index that is not unique, by its name."""
+        found: dict[str, list[str]] = {}
+        columns = "table_name, index_name, column_name, non_unique"
+        for _, index, column, plain in self._described(columns, "statistics", table, " ORDER BY index_name, seq_in_index"):
+            if int(plain) and column:
+                found.setdefault(index, []).append(column)
+        return found
 
     # ---- the rows
 
@@ -235,7 +258,7 @@ class MySqlSession(Session):
         """A temporary table with the target's own column types; the condition that a row of it (s) and one of the table (t) are one."""
         parts = [f"{self.quote(name)} {type_} NULL" for name, type_ in self._typed(landing.table, rows.column_names)]
         types = self._typed(landing.table, list(landing.key))
-        if not any(type_.partition(" ")[0].endswith(("text", "blob")) for _, type_ in types):
+        if not any(_is_long(type_) for _, type_ in types):
             parts.append(f"UNIQUE ({self.quoted(landing.key)})")
         self.run(f"DROP TEMPORARY TABLE IF EXISTS {_STAGE}")
         self.run(f"CREATE TEMPORARY TABLE {_STAGE} ({', '.join(parts)})")
@@ -289,6 +312,10 @@ class MySqlSession(Session):
                     raise RecordRefused(str(message))
 
 
+def _is_long(type_: str) -> bool:
+    return type_.partition(" ")[0].endswith(("text", "blob"))
+
+
 def _key_of(landing: Landing, field: pa.Field) -> list[pa.Field]:
     """The fields of the key, if this is one of them."""
     return [landing.columns.field(name) for name in landing.key] if field.name in landing.key else []
@@ -296,6 +323,15 @@ def _key_of(landing: Landing, field: pa.Field) -> list[pa.Field]:
 
 def _exact_collation(version: str) -> str:
     return "utf8mb4_nopad_bin" if "mariadb" in version.lower() else "utf8mb4_0900_bin"
+
+
+def _parts(address: str) -> SplitResult:
+    parts = urlsplit(address)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ConfigurationError("the port in `url` is no number", do="correct `url`; a password with `:` or `/` must be encoded") from None
+    return parts
 
 
 def _options(query: str) -> dict[str, Any]:

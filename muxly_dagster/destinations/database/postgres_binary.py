@@ -21,7 +21,7 @@ TRAILER = b"\xff\xff"
 
 _EPOCH_DAYS = 10_957  # from 1970-01-01 to 2000-01-01, where PostgreSQL counts from
 _EPOCH = _EPOCH_DAYS * 86_400_000_000
-_DAYS = (-2_451_545, 2_147_483_493)
+_DAYS = (-2_451_545, 2_145_031_948)
 _TIMES = (-211_813_488_000_000_000, 9_223_371_331_200_000_000)
 """The days and microseconds from 2000-01-01 that PostgreSQL has: the numbers beyond are its infinities."""
 _MOST_DIGITS = 18  # of a decimal in 64 bits
