@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, cast
 
@@ -29,6 +30,7 @@ _SUFFIX = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _CHUNK_ROWS = 5_000
 _GROUP_ROWS = 250_000
 _SAMPLE_ROWS = 1_000
+_BLOCK = 1 << 20
 _LEVEL = {"gzip": 6, "zstd": 3}
 
 EXTENSION = r"(?:json|ndjson|csv)(?:\.gz|\.zst)?|parquet|arrow"
@@ -113,6 +115,7 @@ class _Compressed:
         self._out = out
         self._gzip = gzip.GzipFile("", "wb", _LEVEL["gzip"], out, mtime=0) if compression == "gzip" else None
         self._zstd: Any = None
+        self._waiting = 0
         if compression == "zstd":
             import cramjam
 
@@ -134,11 +137,18 @@ class _Compressed:
         if self._gzip:
             self._gzip.write(data)
         elif self._zstd:
-            self._zstd.compress(bytes(data))
-            self._out.write(bytes(self._zstd.flush()))
+            self._waiting += self._zstd.compress(bytes(data))
+            if self._waiting >= _BLOCK:  # each time costs a little in size
+                self._out.write(bytes(self._zstd.flush()))
+                self._waiting = 0
         else:
             self._out.write(data)
         return len(data)
+
+    def writelines(self, lines: Iterable[bytes]) -> None:
+        """Take some lines, which end as they should."""
+        for line in lines:
+            self.write(line)
 
     def writable(self) -> bool:
         """It is."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.csv
 
 from muxly_dagster.writing.formats import Form, arrow_writer, compressed
 
@@ -42,9 +41,7 @@ def count(path: Path, form: Form) -> int:
             with pa.ipc.open_file(path) as reader:
                 return sum(reader.get_batch(n).num_rows for n in range(reader.num_record_batches))
         case "csv":
-            with _text(path, form) as text:
-                options = pyarrow.csv.ParseOptions(newlines_in_values=True)
-                return sum(batch.num_rows for batch in pyarrow.csv.open_csv(text, parse_options=options))
+            return sum(1 for _ in _csv_records(path, form)) - 1  # the first one names the columns
         case _:
             # One record stands on one line; a list has a line before the first and one after the last.
             lines = sum(block.count(b"\n") for block in _blocks(path, form))
@@ -68,7 +65,7 @@ def head(path: Path, rows: int, form: Form, out: BinaryIO) -> None:
             _head_of_lines(path, rows, form, text)
     elif form.format == "csv":
         with compressed(out, form.compression) as text:
-            _head_of_csv(path, rows, form, text)
+            text.writelines(itertools.islice(_csv_records(path, form), rows + 1))
     else:
         schema, batches = _batches(path, form)
         _write(_first(batches, rows), schema, form, out)
@@ -137,16 +134,16 @@ def _head_of_lines(path: Path, rows: int, form: Form, out: BinaryIO) -> None:
     out.write(last.removesuffix(b"\n").removesuffix(b",") + _CLOSING if form.format == "json" else last)
 
 
-def _head_of_csv(path: Path, rows: int, form: Form, out: BinaryIO) -> None:
-    """Lines up to so many records: a record goes on where a quotation mark is still open."""
-    quotes = 0
+def _csv_records(path: Path, form: Form) -> Iterator[bytes]:
+    """A file's records as they stand in it: a record goes on in the next line where a quotation mark is still open."""
+    held = b""
     for line in _lines(path, form):
-        out.write(line)
-        quotes += line.count(b'"')
-        if quotes % 2 == 0:
-            rows -= 1
-        if rows < 0:  # the first line names the columns
-            return
+        held += line
+        if held.count(b'"') % 2 == 0:
+            yield held
+            held = b""
+    if held:
+        yield held
 
 
 def _lines(path: Path, form: Form) -> Iterator[bytes]:
@@ -189,13 +186,7 @@ def _without(blocks: Iterator[bytes], first: int, last: int) -> Iterator[bytes]:
 
 def _csv_head(path: Path, form: Form) -> bytes:
     """The names of the columns, with the line break: a name may hold one itself, in quotes."""
-    head = b""
-    for block in _blocks(path, form):
-        for line in block.splitlines(keepends=True):
-            head += line
-            if head.endswith(b"\n") and head.count(b'"') % 2 == 0:
-                return head
-    return head
+    return next(_csv_records(path, form), b"")
 
 
 def _blocks(path: Path, form: Form) -> Iterator[bytes]:
