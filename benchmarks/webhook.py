@@ -24,6 +24,7 @@ from typing import cast
 import pyarrow as pa
 
 from muxly_dagster import delivery
+from muxly_dagster.assembly import Target
 from muxly_dagster.destinations.webhook import Webhook
 from muxly_dagster.http import Http, Request
 from muxly_dagster.lake import Lake
@@ -33,14 +34,10 @@ from muxly_dagster.routing import Router, Rule
 from muxly_dagster.state import State
 from muxly_dagster.testing import delivery as stretch
 
-try:
-    from muxly_dagster.assembly import Target
-except ImportError:
-    from muxly_dagster.assembly.parts import Target
-
 RECORDS = 10_000
 CONCURRENCY = 50
 ROUNDS = 3
+ALONE, THREADS, WHOLE = "the sink alone", "Http.each, a thread for each request", "webhook, lake to receipts"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -168,16 +165,9 @@ def each_in_a_thread(port: int, count: int, concurrency: int) -> Figure:
         return Figure(count / (time.perf_counter() - started), (time.process_time() - cpu) / count * 1000)
 
 
-def delivered(port: int, count: int, concurrency: int, **settings: object) -> Figure:
+def delivered(port: int, count: int, concurrency: int) -> Figure:
     """The whole road from the lake: rules asked, records sent one by one, receipts and offset stored."""
-    hook = Webhook.model_validate(
-        {
-            "url": f"http://127.0.0.1:{port}/hook",
-            "concurrency": concurrency,
-            **({"allow_private": True} if "allow_private" in Webhook.model_fields else {}),
-            **settings,
-        }
-    )
+    hook = Webhook(url=f"http://127.0.0.1:{port}/hook", concurrency=concurrency, allow=["127.0.0.1"])
     spec = RouteSpec.model_validate({"from": "crm.deals", "to": "hook"})
     target = Target("out.hook", "out", spec, "crm.deals", ("id",), "hubspot", "hook", hook, Router([Rule(None, ("hook",))]))
     with tempfile.TemporaryDirectory() as folder:
@@ -198,11 +188,7 @@ def delivered(port: int, count: int, concurrency: int, **settings: object) -> Fi
 
 def measured(count: int = RECORDS, concurrency: int = CONCURRENCY) -> dict[str, Figure]:
     """Every figure by its name, the best of three rounds."""
-    ways = {
-        "the sink alone": sink_alone,
-        "Http.each, a thread for each request": each_in_a_thread,
-        "webhook, lake to receipts": delivered,
-    }
+    ways = {ALONE: sink_alone, THREADS: each_in_a_thread, WHOLE: delivered}
     with served() as port:
         return {name: max((way(port, count, concurrency) for _ in range(ROUNDS)), key=lambda f: f.rate) for name, way in ways.items()}
 

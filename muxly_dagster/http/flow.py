@@ -8,10 +8,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from muxly_dagster.errors import MuxlyError, RetryLater
 from muxly_dagster.http import outcomes, transport
@@ -77,6 +77,7 @@ class Flow:
         self._credentials: Credentials | None = None
         self._asked_at = float("-inf")
         self._failure: Exception | None = None
+        self._running: set[Future[Any]] = set()
 
     def run(self) -> None:
         """Send until the source has nothing more and nothing is under way.
@@ -87,6 +88,10 @@ class Flow:
         threading.Thread(target=self._loop, args=(over,), name="muxly-http-flow", daemon=True).start()
         try:
             over.result()
+        except Exception:
+            self._stop.set()
+            wait(tuple(self._running))  # what threads have on the wire
+            raise
         except BaseException:
             self._stop.set()
             raise
@@ -205,6 +210,8 @@ class Flow:
             future = self._parts.threads.submit(deed)
         except RuntimeError:  # the client is closed
             raise outcomes.stopped("the client") from None
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
         return await asyncio.wrap_future(future)
 
     async def _watch(self) -> None:

@@ -104,7 +104,9 @@ class Budgets:
 
     def start_now(self, path: str) -> list[Budget] | None:
         """Take a turn if there is one this very moment; None if it would have to be waited for."""
-        mine = [self._whole, *self._covering(path)] if self._budgets else [self._whole]
+        if not self._budgets:
+            return [] if self._whole.paused_until <= time.monotonic() else None
+        mine = [self._whole, *self._covering(path)]
         with self._lock:
             now = time.monotonic()
             if not all(budget.has_room() and budget.opens_at() <= now for budget in mine):
@@ -115,6 +117,8 @@ class Budgets:
 
     def finish(self, taken: list[Budget]) -> None:
         """Give a turn back."""
+        if not taken:
+            return
         with self._changed:
             for budget in taken:
                 budget.running -= 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -69,5 +70,13 @@ def _pairs(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _merge(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
-    replaced = {name.lower() for name in over}
-    return {**{name: value for name, value in base.items() if name.lower() not in replaced}, **over}
+    merged = {name: base[name] for name in _kept(tuple(base), tuple(over))}
+    merged.update(over)
+    return merged
+
+
+@lru_cache(maxsize=256)
+def _kept(names: tuple[str, ...], replaced: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that are not replaced. They are the same for every request of a client, or nearly so."""
+    lower = {name.lower() for name in replaced}
+    return tuple(name for name in names if name.lower() not in lower)

@@ -139,6 +139,12 @@ def test_a_rule_may_say_the_body_anew_and_shares_no_request_with_another(receive
     assert [asked.headers["webhook-id"].rpartition(":")[2] for asked in receiver.asked] == ["1-2", "3-3", "4-4"]
 
 
+def test_a_template_knows_the_rule_that_sent_its_records(receiver: Server) -> None:
+    webhook(receiver, body={"rule": "{{ rule }}", "count": "{{ count }}"}, batch=5).deliver(routed(["big", "big", "small"], {}))
+    webhook(receiver, form="data", batch=5).deliver(routed(["big", "big", "small"], {}))
+    assert bodies(receiver) == [{"rule": "big", "count": 2}, {"rule": "small", "count": 1}, {"records": [{"id": 1}, {"id": 2}, {"id": 3}]}]
+
+
 def test_a_template_that_names_no_column_stops_before_anything_is_sent(receiver: Server) -> None:
     for settings_ in ({"body": {"a": "{{ nme }}"}}, {"path": "/{{ nme }}"}, {"form": "cloudevents", "cloudevents": {"type": "{{ nme }}"}}):
         with pytest.raises(ConfigurationError, match="nme"):

@@ -65,7 +65,8 @@ class Tally:
             self.statuses[status] += 1
         if outcome.response is not None:
             self.seconds.append(course.seconds)
-            self._first, self._last = self._first or outcome.response, outcome.response
+            self._first = self._first or outcome.response
+            self._last = outcome.response
 
     @property
     def last(self) -> str:

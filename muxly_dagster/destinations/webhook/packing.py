@@ -85,14 +85,14 @@ class Packing:
                 return filled.encode("utf-8", "replace"), "text/plain; charset=utf-8", {}
             return records.to_json(filled), _JSON, {}
         if self.form == "cloudevents":
-            return self._events(shown)
+            return self._events(shown, rule)
         parts: list[Any] = [record["data"] for record in shown] if self.form == "data" else list(shown)
         if self.batch == 1:
             return records.to_json(parts[0]), _JSON, {}
         return records.to_json({self.wrap: parts} if self.wrap else parts), _JSON, {}
 
-    def _events(self, shown: Sequence[Record]) -> tuple[bytes, str, dict[str, str]]:
-        events = [self._attributes(record) for record in shown]
+    def _events(self, shown: Sequence[Record], rule: str) -> tuple[bytes, str, dict[str, str]]:
+        events = [self._attributes(record, rule) for record in shown]
         if self.batch > 1:
             whole = [{**event, "data": record["data"]} for event, record in zip(events, shown, strict=True)]
             return records.to_json(whole), "application/cloudevents-batch+json; charset=utf-8", {}
@@ -103,12 +103,12 @@ class Packing:
             return records.to_json(record["data"]), _JSON, headers
         return records.to_json({**event, "data": record["data"]}), "application/cloudevents+json; charset=utf-8", {}
 
-    def _attributes(self, record: Record) -> dict[str, Any]:
+    def _attributes(self, record: Record, rule: str) -> dict[str, Any]:
         """An event's attributes, and the extensions `partitionkey` and `sequence`."""
         metadata = record["metadata"]
         source, kind = f"/{quote(record['connector_id'] or 'muxly')}/{quote(record['stream'])}", f"muxly.record.{record['op']}"
         if self.events.source or self.events.type:
-            letter = Letter((record,))
+            letter = Letter((record,), rule)
             source = str(Template(self.events.source).render(letter)).strip() if self.events.source else source
             kind = str(Template(self.events.type).render(letter)).strip() if self.events.type else kind
             if not source or not kind:

@@ -61,7 +61,7 @@ class Round:
 
     def __post_init__(self) -> None:
         self._states = bytearray(len(self.delivery.rows))
-        self._parcels = _parcels(self.delivery, self.packing.batch, self.order)
+        self._parcels = _parcels(self.delivery, self.packing, self.order)
 
     # ---- what goes next ----------------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Round:
 
 def written(delivery: Delivery, packing: Packing) -> Iterator[tuple[tuple[int, ...], str]]:
     """What each request of a delivery would say, with the seqs in it. Records that cannot be put into one are left out."""
-    for parcel in _parcels(delivery, packing.batch, "none"):
+    for parcel in _parcels(delivery, packing, "none"):
         try:
             text = packing.text(parcel.shown, parcel.rule)
         except RecordRefused:
@@ -191,9 +191,10 @@ def written(delivery: Delivery, packing: Packing) -> Iterator[tuple[tuple[int, .
         yield tuple(record["metadata"]["seq"] for record in parcel.shown), text
 
 
-def _parcels(delivery: Delivery, size: int, order: Order) -> Iterator[_Parcel]:
-    """The rows, so many to a request. Records of rules with templates of their own never share one."""
-    rules = delivery.rules if delivery.templates else ()
+def _parcels(delivery: Delivery, packing: Packing, order: Order) -> Iterator[_Parcel]:
+    """The rows, so many to a request. Where bodies are templates, records of different rules never share one."""
+    size, rules = packing.batch, delivery.rules
+    apart = bool(rules) and any(template is not None for template in packing.templates.values())
     chunk = max(size, _CHUNK_ROWS // size * size)
     for start in range(0, len(delivery.rows), chunk):
         shown = delivery.records(start, chunk)
@@ -201,7 +202,7 @@ def _parcels(delivery: Delivery, size: int, order: Order) -> Iterator[_Parcel]:
         while first < len(shown):
             rule = rules[start + first] if rules else ""
             end = min(first + size, len(shown))
-            if rules:
+            if apart:
                 end = next((at for at in range(first + 1, end) if rules[start + at] != rule), end)
             together = shown[first:end]
             yield _Parcel(start + first, together, rule, _lanes(together, order), [(0, len(together))])
