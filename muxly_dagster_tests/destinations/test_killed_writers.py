@@ -89,7 +89,7 @@ def test_a_killed_s3_writer(
     settings = {**server.fields, "prefix": prefix, **fields}
     killed = 0
     while True:
-        arguments = (tmp_path, "s3", settings, moments.randrange(1_000), moments.randrange(1, 20) if killed < 6 else None)
+        arguments = (tmp_path, "s3", settings, moments.randrange(1_000), moments.randrange(1, 20) if killed < 4 else None)
         process = processes.Process(target=deadly.run, args=arguments)
         process.start()
         if ended(process) and deadly.offset(tmp_path) == deadly.RECORDS:
