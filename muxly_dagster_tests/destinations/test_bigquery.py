@@ -1,5 +1,6 @@
 """Rows and offset arrive together or not at all, in a BigQuery table that follows the source; Google's own client does the talking."""
 
+import datetime as dt
 import decimal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from muxly_dagster import records
+from muxly_dagster.destination import Receipt
 from muxly_dagster.destinations.bigquery import Bigquery
 from muxly_dagster.destinations.bigquery.landing import column_name
 from muxly_dagster.errors import ConfigurationError
@@ -131,6 +133,28 @@ def test_replace_empties_the_table_once_before_the_first_delivery_of_a_series(ma
     assert [r["id"] for r in mart.rows()] == [1, 2, 3]
     send(9, table_id="the lake table was built anew")
     assert [r["id"] for r in mart.rows()] == [9]
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+def test_a_letter_that_is_refused_again_after_a_rewind_can_be_replayed_again(mart: Warehouse, mode: str) -> None:
+    """Its id is the same as before, and so would be the offset of its first replay."""
+    destination = mart.destination(mode=mode)
+
+    def replay(text: str) -> Receipt:
+        return destination.deliver(delivery([{"id": 2, "text": text}], after=1, delivery_id="big_deals.warehouse/letter"))
+
+    destination.deliver(delivery([{"id": 1, "text": "a"}]))
+    assert replay("b").detail["rows_written"] == 1
+    assert replay("b").detail["repeated"]
+    destination.rewind("big_deals.warehouse", "0b8e1f9c", 0)
+    assert replay("corrected").detail["rows_written"] == 1
+    assert replay("corrected").detail["repeated"]
+    texts = [row["text"] for row in mart.rows() if row["id"] == 2]
+    assert texts == (["b", "corrected"] if mode == "append" else ["corrected"])
+
+
+def test_only_where_changes_are_added_a_key_has_several_rows(mart: Warehouse) -> None:
+    assert [mart.destination(mode=mode).one_row_per_key for mode in ("append", "upsert", "mirror", "replace")] == [False, True, True, True]
 
 
 def test_a_table_without_a_key_is_known_by_muxlys_own(mart: Warehouse) -> None:
@@ -269,6 +293,31 @@ def test_append_with_json_columns_goes_by_json_lines_exactly(mart: Warehouse) ->
     assert first == row | {"doc": '{"a":["ü",9007199254740993]}'}
     assert (second["a_float"], second["doc"]) == (float("-inf"), "[]")
     assert [name for name, value in third.items() if value is not None] == ["id"]
+
+
+def test_json_lines_hold_what_a_json_number_or_a_line_could_not(mart: Warehouse) -> None:
+    """Google reads a JSON number as a double, wants four digits in a year, and takes a line's end for the end of a row."""
+    schema = pa.schema(
+        [
+            pa.field("id", pa.int64()),
+            pa.field("first", records.TIMESTAMP),
+            pa.field("doc", pa.string(), metadata=records.JSON_FIELD),
+        ]
+    )
+    beginning = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
+    rows = changes([{"id": 9007199254740993, "first": beginning, "doc": {}}, {"id": -(2**63)}], schema=schema)
+    pretty = pa.array(['{\r\n  "a": "b\\n"\n}', None], pa.string())
+    rows = rows.set_column(rows.column_names.index("doc"), schema.field("doc"), pretty)
+    mart.destination(mode="append", record_columns=[]).deliver(delivery(rows))
+    assert mart.rows() == [
+        {"id": -(2**63), "first": None, "doc": None},
+        {"id": 9007199254740993, "first": beginning, "doc": '{"a":"b\\n"}'},
+    ]
+
+
+def test_a_column_cannot_be_named_as_what_a_stage_says_of_its_rows(mart: Warehouse) -> None:
+    with pytest.raises(ConfigurationError, match="_muxly_gone"):
+        mart.destination(columns={"amount": "_Muxly_gone"}).deliver(delivery([{"id": 1, "amount": 1}]))
 
 
 def test_names_that_bigquery_does_not_take_are_mapped(mart: Warehouse) -> None:

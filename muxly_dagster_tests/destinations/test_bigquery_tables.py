@@ -244,6 +244,27 @@ def test_a_check_names_the_permission_that_is_missing(mart: Warehouse, permissio
     assert result.status == "failed" and permission in result.what and "grant" in result.do
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"location": "US"}, "location"),  # a query runs there all the same, but sees no dataset of another place
+        ({"table": "a_view"}, "view"),
+    ],
+)
+def test_a_check_finds_what_no_delivery_could_do(mart: Warehouse, wrong: dict[str, Any], told: str) -> None:
+    mart.destination().deliver(delivery([{"id": 1}]))
+    mart.bigquery.tables["mart.a_view"] = Relation(kind="VIEW", view="SELECT 1 AS id")
+    result = mart.destination(**wrong).check()
+    assert result.status == "failed" and told in f"{result.what} {result.do}"
+
+
+def test_a_check_asks_for_the_permission_to_make_stages_where_the_tables_are_there(mart: Warehouse) -> None:
+    mart.destination().deliver(delivery([{"id": 1}]))
+    mart.bigquery.denied.add("bigquery.tables.create")
+    result = mart.destination(table="crm_deals").check()
+    assert result.status == "failed" and "bigquery.tables.create" in result.what
+
+
 def test_a_check_misses_the_dataset(mart: Warehouse) -> None:
     result = mart.destination(dataset="nowhere").check()
     assert (result.status, result.tried) == ("failed", "dry run of a query, and the dataset lab.nowhere")

@@ -300,6 +300,16 @@ def _with_reason(status: int, reason: str, message: str) -> Exception:
     [
         (_with_reason(400, "invalidQuery", "Transaction is aborted due to concurrent update against table x"), RetryLater, "next run"),
         (_with_reason(400, "invalidQuery", "Could not serialize access to table x due to concurrent update"), RetryLater, "next run"),
+        (
+            _with_reason(400, "invalidQuery", "UPDATE or DELETE over table x would affect rows in the streaming buffer"),
+            RetryLater,
+            "next run",
+        ),
+        (
+            _with_reason(400, "invalid", "Error while reading data, error message: Parquet column 'n' does not match the target type"),
+            ConfigurationError,
+            "another `table`",
+        ),
         (_with_reason(403, "quotaExceeded", "Your table exceeded quota for imports"), RetryLater, "batching"),
         (_with_reason(403, "billingNotEnabled", "Billing has not been enabled for this project."), ConfigurationError, "billing"),
         (_with_reason(400, "invalid", "Provided Schema does not match Table x."), ConfigurationError, "another `table`"),

@@ -281,6 +281,9 @@ class BigQuery(Tables):
         try:
             if not dry and self.jobs_fail:
                 raise Refused(400, self.jobs_fail.pop(0), "as the test wants it")
+            place = sent.get("jobReference", {}).get("location") or self.location
+            if place != self.location and ("load" in configuration or sql.tables_in(configuration["query"]["query"])):
+                raise Refused(404, "notFound", f"Not found: Dataset {project}:mart was not found in location {place}")
             if "load" in configuration:
                 self.permits("bigquery.tables.updateData", "Table")
                 writes.load(self.tables, configuration["load"], content)

@@ -286,6 +286,8 @@ def _value(value: Any, kind: str) -> Any:
     if value is None:
         return None
     match kind:
+        case "INTEGER":
+            return int(value) if isinstance(value, str) else int(float(value))  # Google reads a number as a double
         case "JSON":
             return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=float)
         case "FLOAT":

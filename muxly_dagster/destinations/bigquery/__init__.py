@@ -113,6 +113,11 @@ class Bigquery(Destination):
         """Whether rows are deleted here when the source deletes them."""
         return self.mode in ("mirror", "replace") if self.deletes is None else self.deletes
 
+    @property
+    def one_row_per_key(self) -> bool:
+        """Whether a key has one row, which its newest change is."""
+        return self.mode != "append"
+
     def deliver(self, delivery: Delivery) -> Receipt:
         """Write the rows and the offset; a stretch that was written already is left alone."""
         from muxly_dagster.destinations.bigquery.writing import write
@@ -138,7 +143,7 @@ class Bigquery(Destination):
             return Offsets(service, delivery_id, table_id).latest().seq
 
     def rewind(self, delivery_id: str, table_id: str, seq: int) -> None:
-        """Forget that anything after `seq` was delivered, so that it is taken again."""
+        """Forget that anything after `seq` was delivered, so that it is taken again: by the delivery, and by its dead letters' replays."""
         from muxly_dagster.destinations.bigquery.offsets import Offsets
 
         with self._open("", delivery_id) as service:
@@ -146,6 +151,7 @@ class Bigquery(Destination):
             latest = offsets.latest()
             if latest.seq is not None and latest.seq > seq:
                 replace(offsets, target=latest.target).keep(latest, seq)
+            offsets.forget_letters(seq)
 
     def plan(self, delivery: Delivery) -> Plan:
         """What a delivery would do. The keys go to BigQuery in a table of their own, which is deleted at the end."""
@@ -159,7 +165,7 @@ class Bigquery(Destination):
         tried = f"dry run of a query, and the dataset {'.'.join(filter(None, [self.project, self.dataset]))}"
         try:
             with self._open("", "") as service:
-                return CheckResult("ok", tried, _checked(service, self.table))
+                return CheckResult("ok", tried, _checked(service, self.table, stages=self.mode != "append"))
         except MuxlyError as error:
             return CheckResult.failed(tried, error)
 
@@ -207,32 +213,35 @@ class Bigquery(Destination):
             yield service
 
 
-def _checked(service: Service, table: str) -> str:
+def _checked(service: Service, table: str, *, stages: bool) -> str:
     """What is found, in words. Raises what BigQuery's answers mean, and ConfigurationError naming what is not permitted."""
-    from google.api_core.exceptions import NotFound
     from google.cloud import bigquery
 
     from muxly_dagster.destinations.bigquery.offsets import OFFSETS
+    from muxly_dagster.destinations.bigquery.tables import found
 
     client, asking = service.client, service.asking
-    dry = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
-    client.query("SELECT 1", job_config=dry, location=service.location, job_retry=None, **asking)
+
+    def rehearse(sql: str) -> None:
+        dry = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
+        client.query(sql, job_config=dry, location=service.location, job_retry=None, **asking)
+
+    rehearse("SELECT 1")
     client.get_dataset(f"{service.project}.{service.dataset}", **asking)
-    present = []
-    for name in filter(None, [OFFSETS, table]):
-        try:
-            held = client.test_iam_permissions(service.name(name), _WRITING, **asking).get("permissions", [])
-        except NotFound:
-            continue
+    wanted = [name for name in (OFFSETS, table) if name]
+    present = [name for name in wanted if found(service, name) is not None]
+    for name in present:
+        held = client.test_iam_permissions(service.name(name), _WRITING, **asking).get("permissions", [])
         lacking = [permission for permission in _WRITING if permission not in held]
         if lacking:
             raise ConfigurationError(
                 f"the account may not write {service.name(name)}: it lacks {', '.join(lacking)}",
                 do="grant the account BigQuery Data Editor on the dataset",
             )
-        present.append(name)
-    if OFFSETS not in present:
-        creates = f"CREATE TABLE {service.quoted(OFFSETS)} (delivery STRING)"
-        client.query(creates, job_config=dry, location=service.location, job_retry=None, **asking)
+    # Both are told a wrong `location`, too, which the dataset's own description does not depend on.
+    if OFFSETS in present:
+        rehearse(f"SELECT 1 FROM {service.quoted(OFFSETS)}")
+    if stages or present != wanted:
+        rehearse(f"CREATE TABLE {service.quoted('_muxly_stage_check')} (delivery STRING)")
     who = f" as {service.account}" if service.account else ""
     return f"signed in{who}; {service.project}.{service.dataset} is in {service.location}, and its tables can be written"

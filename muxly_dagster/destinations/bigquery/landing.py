@@ -81,6 +81,8 @@ def lay_out(
         key = (records.KEY,)
         extra = [records.KEY, *(name for name in extra if name != records.KEY)]
     names = {name: column_name(rename.get(name, name)) for name in [*data, *extra]}
+    if GONE in map(str.lower, names.values()):
+        raise ConfigurationError(f"Muxly itself has a column {GONE} on the way", do="take another name in `columns:`")
     twice = [name for name, count in Counter(map(str.lower, names.values())).items() if count > 1]
     if twice:
         both = " and ".join(old for old, new in names.items() if new.lower() == twice[0])

@@ -17,6 +17,7 @@ from muxly_dagster.destinations.bigquery.service import Service
 from muxly_dagster.destinations.bigquery.types import Column
 from muxly_dagster.errors import RetryLater
 
+_EXACT_IN_A_DOUBLE = 2**53 - 1  # a longer number in JSON has to be text ("Loading JSON data", limitations)
 _JOB_SECONDS = 600.0
 _UPLOAD_RETRIES = 3
 _UPLOAD_SECONDS = 300.0  # without a sign of life
@@ -87,13 +88,16 @@ def _json_values(values: pa.ChunkedArray, column: Column) -> Iterable[Any]:
     plain: list[Any] = values.to_pylist()
     match column.kind:
         case "JSON":
-            return [None if v is None else orjson.Fragment(v) for v in plain]  # as it stands: read and written, numbers could change
+            # As it stands: read and written, numbers could change. Within a value no line ends, but between two of them one may.
+            return [None if v is None else orjson.Fragment(v.replace("\r", " ").replace("\n", " ")) for v in plain]
+        case "INTEGER":
+            return [str(v) if v is not None and abs(v) > _EXACT_IN_A_DOUBLE else v for v in plain]
         case "BYTES":
             return [None if v is None else base64.b64encode(v).decode() for v in plain]
         case "TIMESTAMP":
-            return [None if v is None else v.strftime("%Y-%m-%d %H:%M:%S.%f UTC") for v in plain]
+            return [None if v is None else f"{v.replace(tzinfo=None).isoformat(sep=' ', timespec='microseconds')} UTC" for v in plain]
         case "DATETIME":
-            return [None if v is None else v.strftime("%Y-%m-%d %H:%M:%S.%f") for v in plain]
+            return [None if v is None else v.isoformat(sep=" ", timespec="microseconds") for v in plain]
         case "FLOAT":
             return [_float(v) for v in plain]
         case "NUMERIC" | "BIGNUMERIC":

@@ -132,6 +132,22 @@ class Offsets:
         self._asked(_row(seq).format(offsets=self.table), version=before.version + 1, seq=seq)
         return Latest(before.version + 1, seq, before.begun or seq is not None, self.target)
 
+    def forget_letters(self, seq: int) -> None:
+        """Have the dead letters of this delivery beyond `seq` taken again: one that is refused anew has the id that it had before."""
+        from google.api_core.exceptions import NotFound
+
+        try:
+            self._asked(
+                f"INSERT INTO {self.table} (delivery, table_id, target, version, seq, run_id, at)"
+                " SELECT delivery, table_id, ANY_VALUE(target), MAX(version) + 1, NULL, @run_id, CURRENT_TIMESTAMP()"
+                f" FROM {self.table} WHERE table_id = @table_id AND STARTS_WITH(delivery, CONCAT(@delivery, '/'))"
+                " GROUP BY delivery, table_id HAVING MAX(seq) > @seq OR MAX(upto) > @seq",
+                seq=seq,
+            )
+        except NotFound as error:
+            if OFFSETS not in str(error):
+                raise
+
     @property
     def unmoved(self) -> str:
         """A condition in GoogleSQL: nobody has moved the offset since version `@version` was read."""

@@ -31,11 +31,13 @@ _PASSING = {
     "tableUnavailable",
     "timeout",
 }
-_CONCURRENT = re.compile(r"due to concurrent (?:update|transaction|DML)|[Tt]oo many DML statements outstanding|aborted due to", re.I)
+_CONCURRENT = re.compile(
+    r"due to concurrent (?:update|transaction|DML)|too many DML statements outstanding|aborted due to|in the streaming buffer", re.I
+)
 _NO_BILLING = re.compile(r"billing has not been enabled|not allowed in the free tier|sandbox", re.I)
 _OF_THE_TABLE = re.compile(
     r"provided schema does not match|has changed (?:type|mode)|cannot add fields|unsupported field type|partitions? (?:produced|modified)"
-    r"|no such field|too many partitions",
+    r"|no such field|too many partitions|does not match the target|schema mismatch",
     re.I,
 )
 _OF_A_RECORD = re.compile(
