@@ -1,10 +1,11 @@
-"""What a delivery's materialization tells beyond its counts: how long answers took, what was answered, the dead letters."""
+"""What a delivery's materialization tells: its counts, how long answers took, what was answered, the dead letters."""
 
 import statistics
 from typing import Any
 
 import dagster as dg
 
+from muxly_dagster.defs.metadata import outcome_metadata
 from muxly_dagster.outcome import Outcome
 from muxly_dagster.runtime import Runtime
 
@@ -12,10 +13,12 @@ _SHOWN = 20
 _LONGEST = 300
 
 
-def receipt_metadata(outcome: Outcome, runtime: Runtime) -> dict[str, Any]:
-    """Metadata of a delivery: latency of its deliveries in seconds, the last answer, and the target's open dead letters as a table."""
+def receipt_metadata(outcome: Outcome, runtime: Runtime, counts: tuple[str, ...]) -> dict[str, Any]:
+    """Metadata of a delivery: its counts, seconds that its deliveries took, the last answer, the target's open dead letters as a table."""
     seconds: list[float] = outcome.metadata.get("latency", [])
-    told: dict[str, Any] = {"deliveries": len(seconds), "response": dg.MetadataValue.json(outcome.metadata.get("last_receipt", {}))}
+    told = outcome_metadata(outcome, counts)
+    told |= {"deliveries": len(seconds), "response": dg.MetadataValue.json(told.pop("last_receipt", {}))}
+    told.pop("latency", None)
     if seconds:
         told |= {"latency": statistics.median(seconds), "latency_longest": max(seconds)}
     told["dead_letters_open"] = runtime.state.ledger.count_open(outcome.asset)

@@ -5,7 +5,7 @@ import dagster as dg
 from muxly_dagster.assembly import Target
 from muxly_dagster.defs.checks.own import delivery_result, delivery_spec, refused_result, refused_spec
 from muxly_dagster.defs.execution import run_asset
-from muxly_dagster.defs.metadata import TABLE_NAME, asset_key, kind, outcome_metadata
+from muxly_dagster.defs.metadata import TABLE_NAME, asset_key, kind
 from muxly_dagster.defs.receipts import receipt_metadata
 from muxly_dagster.defs.resources import MUXLY
 from muxly_dagster.measures import parse_share
@@ -33,7 +33,7 @@ def target_asset(target: Target) -> dg.AssetsDefinition:
     def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows only the bare class
         runtime, outcome = run_asset(context, target.name)
         return dg.MaterializeResult(
-            metadata=outcome_metadata(outcome, _COUNTS) | receipt_metadata(outcome, runtime),
+            metadata=receipt_metadata(outcome, runtime, _COUNTS),
             check_results=[delivery_result(outcome, runtime.lag(target.name)), refused_result(outcome, most_refused)],
         )
 
