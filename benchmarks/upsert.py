@@ -8,6 +8,7 @@ on the same server.
 import argparse
 import decimal
 import json
+import os
 import sys
 import tempfile
 import time
@@ -30,12 +31,17 @@ _STRETCH = 250_000
 
 @dataclass(frozen=True)
 class Round:
-    """Rows per second over existing rows, and of the first load; None where the rival is not installed."""
+    """Rows per second over existing rows, and of the first load; None where the rival is not installed.
+
+    The same by CPU seconds of client and server together, which tell more on a machine that has other work to do.
+    """
 
     alone: float
     first: float
     from_lake: float
     dlt: float | None
+    alone_by_cpu: float
+    dlt_by_cpu: float | None
 
 
 @contextmanager
@@ -59,15 +65,18 @@ def measured(server: str, folder: Path, count: int) -> Round:
     """One round."""
     from muxly_dagster_tests.peers import postgres as peer
 
+    postmaster = (Path((folder / "postgres.data").read_text()) / "data" / "postmaster.pid").read_text().split()[0]
     with peer.fresh_database(server) as url:
-        first, alone = json.loads(run([sys.executable, "-m", "benchmarks.upsert", "--url", url, "--folder", str(folder)]).output)
+        command = [sys.executable, "-m", "benchmarks.upsert", "--url", url, "--folder", str(folder), "--postmaster", postmaster]
+        first, alone, alone_by_cpu = json.loads(run(command).output)
     with peer.fresh_database(server) as url:
         from_lake = _from_lake(url, folder)
-    dlt = None
+    dlt = dlt_by_cpu = None
     if RIVAL.exists():
         with peer.fresh_database(server) as url, tempfile.TemporaryDirectory() as state:
-            dlt = count / float(run([str(RIVAL), str(HERE / "rivals" / "dlt_merge.py"), url, str(folder), state]).output.split()[-1])
-    return Round(alone, first, from_lake, dlt)
+            said = run([str(RIVAL), str(HERE / "rivals" / "dlt_merge.py"), url, str(folder), state, postmaster]).output.split()
+            dlt, dlt_by_cpu = count / float(said[-2]), count / float(said[-1])
+    return Round(alone, first, from_lake, dlt, alone_by_cpu, dlt_by_cpu)
 
 
 def _from_lake(url: str, folder: Path) -> float:
@@ -92,8 +101,8 @@ def _from_lake(url: str, folder: Path) -> float:
         return float(report["accepted"] / report["seconds"])
 
 
-def _alone(url: str, folder: Path) -> tuple[float, float]:
-    """Rows per second of the first load and of the upsert over it, in stretches as the road cuts them."""
+def _alone(url: str, folder: Path, postmaster: int) -> tuple[float, float, float]:
+    """Rows per second of the first load and of the upsert over it, in stretches as the road cuts them; the latter by CPU second, too."""
     from muxly_dagster.destination import Delivery
     from muxly_dagster.destinations.database import Database
     from muxly_dagster.testing import changes
@@ -112,14 +121,21 @@ def _alone(url: str, folder: Path) -> tuple[float, float]:
             table = pa.table(columns, schema=pa.schema([*records.ENVELOPE, *part.schema]))
             stretches.append(Delivery("out.warehouse", "bench.events", "0b8e1f9c", ("id",), table, after, after + len(part)))
             after += len(part)
-        started = time.monotonic()
+        started, spent = time.monotonic(), time.process_time() + _served(postmaster)
         for stretch in stretches:
             assert destination.deliver(stretch).detail["rows_written"] == len(stretch.rows)
         speeds.append(len(rows) / (time.monotonic() - started))
+        by_cpu = len(rows) / (time.process_time() + _served(postmaster) - spent)
     with psycopg.connect(url) as connection:
         found = connection.execute("select count(*), sum(amount) from bench_events").fetchone()
         assert found == (len(rows), pc.sum(rows["amount"]).as_py()), found
-    return speeds[0], speeds[1]
+    return speeds[0], speeds[1], by_cpu
+
+
+def _served(postmaster: int) -> float:
+    """The CPU seconds of the server's connections that have ended (proc(5): cutime and cstime)."""
+    fields = Path(f"/proc/{postmaster}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def _rows(count: int) -> pa.Table:
@@ -157,17 +173,18 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--postmaster", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.url:
-        print(json.dumps(_alone(arguments.url, arguments.folder)))
+        print(json.dumps(_alone(arguments.url, arguments.folder, arguments.postmaster)))
         return
     with filled(arguments.records) as (server, folder):
         rounds = [measured(server, folder, arguments.records) for _ in range(arguments.rounds)]
     print(f"{arguments.records:,} rows of 10 columns over existing rows, best of {arguments.rounds}")
-    for title in ("alone", "first", "from_lake", "dlt"):
+    for title in ("alone", "first", "from_lake", "dlt", "alone_by_cpu", "dlt_by_cpu"):
         figures = [getattr(round_, title) for round_ in rounds if getattr(round_, title) is not None]
-        print(f"{title:12}{max(figures, default=0.0):12,.0f} rows per second   {', '.join(f'{f:,.0f}' for f in figures)}")
+        print(f"{title:14}{max(figures, default=0.0):12,.0f} rows per second   {', '.join(f'{f:,.0f}' for f in figures)}")
 
 
 if __name__ == "__main__":
