@@ -61,3 +61,8 @@ class Road:
 
 def counts(outcome: Outcome) -> tuple[int, int, int, int]:
     return outcome.read, outcome.accepted, outcome.refused, outcome.unrouted
+
+
+def deals(*numbers: int, **more: Any) -> list[dict[str, Any]]:
+    """Deals whose number is their key and their amount."""
+    return [{"id": str(number), "amount": number, **more} for number in numbers]

@@ -1,21 +1,15 @@
-"""What a destination may say about how it is delivered to: batches, windows, likes held back, failures, breakers, guards."""
+"""What a destination may say about how it is delivered to: batches, windows, likes held back, what happens to failures."""
 
 import datetime as dt
-from typing import Any
 
 import pytest
 from pydantic import PrivateAttr
 
-from muxly_dagster.delivery import Leave, Stopped, TooMuch, lag, replay, skip
+from muxly_dagster.delivery import Stopped, lag, replay, skip
 from muxly_dagster.destination import Delivery, Receipt, Refusal
-from muxly_dagster.errors import ConfigurationError, GoneError, RetryLater, SignInError
-from muxly_dagster.routing import Router, Rule
+from muxly_dagster.errors import ConfigurationError, RetryLater
 from muxly_dagster.testing import MemoryDestination
-from muxly_dagster_tests.road.lane import BIG, Road, counts
-
-
-def deals(*numbers: int, **more: Any) -> list[dict[str, Any]]:
-    return [{"id": str(number), "amount": number, **more} for number in numbers]
+from muxly_dagster_tests.road.lane import BIG, Road, counts, deals
 
 
 def sizes(road: Road) -> list[int]:
@@ -245,198 +239,6 @@ def test_what_was_taken_ahead_of_a_failure_is_never_sent_again(road: Road) -> No
     assert [record["key"] for record in hasty.memory.taken] == ["0", "1", "3", "4", "2", "5"]
     assert road.state.ledger.totals("out.memory") == {"read": 6, "accepted": 6, "refused": 0, "unrouted": 0}
     assert road.state.ledger.ahead("out.memory", road.lake.existing("crm.deals").table_id) == []
-
-
-# ---- breakers -----------------------------------------------------------------------------------------------------------
-
-
-def failing_run(road: Road, target: Any, error: type[Exception] = RetryLater, leave: Leave = Leave()) -> Exception:  # noqa: B008 (frozen)
-    with pytest.raises(error) as caught:
-        road.deliver(target, attempts=1, leave=leave)
-    return caught.value
-
-
-def test_a_breaker_opens_after_failures_in_a_row_and_one_delivery_tries_it(road: Road) -> None:
-    target = road.with_policy(breaker={"failures": 2, "pause": "1m", "longest": "3m"})
-    road.store(*deals(1))
-    road.memory.go_down(RetryLater("the memory is away"))
-    for _ in range(2):
-        failing_run(road, target)
-    tried = len(road.memory.memory.deliveries)
-    error = failing_run(road, target)
-    assert "is left alone for a while after 2 failed deliveries in a row: the memory is away" in str(error)
-    assert len(road.memory.memory.deliveries) == tried, "an open breaker lets nothing through"
-    assert road.state.breakers.read("memory").status == "open"
-    for minutes in (1, 2, 3, 3):  # each time twice as long, up to the longest
-        road.later(minutes=minutes, seconds=-1)
-        failing_run(road, target)
-        assert len(road.memory.memory.deliveries) == tried
-        road.later(seconds=1)
-        failing_run(road, target)
-        tried += 1
-        assert len(road.memory.memory.deliveries) == tried
-    road.memory.come_up()
-    road.later(minutes=3)
-    assert counts(road.deliver(target)) == (1, 1, 0, 0)
-    assert road.state.breakers.read("memory").status == "closed"
-
-
-def test_a_breaker_is_shared_by_all_routes_to_a_destination(road: Road) -> None:
-    policy = {"breaker": {"failures": 1}}
-    road.store(*deals(1))
-    road.memory.go_down()
-    failing_run(road, road.with_policy(**policy))
-    other = road.with_policy(Router([Rule(None, ("memory",))]), **policy)
-    tried = len(road.memory.memory.deliveries)
-    failing_run(road, other)
-    assert len(road.memory.memory.deliveries) == tried
-
-
-def test_only_one_run_at_a_time_tries_an_open_breaker(road: Road) -> None:
-    target = road.with_policy(breaker={"failures": 1, "pause": "1m"})
-    road.store(*deals(1))
-    road.memory.go_down()
-    failing_run(road, target)
-    road.later(minutes=2)
-    road.state.breakers.admit("memory", road.now)  # somebody else's probe
-    assert "is being tried by another run" in str(failing_run(road, target))
-    road.later(hours=1)  # whoever made the probe is dead by now
-    road.memory.come_up()
-    assert counts(road.deliver(target)) == (1, 1, 0, 0)
-
-
-def test_a_person_who_runs_it_by_hand_is_not_kept_waiting(road: Road) -> None:
-    target = road.with_policy(breaker={"failures": 1})
-    road.store(*deals(1))
-    road.memory.go_down()
-    failing_run(road, target)
-    road.memory.come_up()
-    assert counts(road.deliver(target, leave=Leave(by_hand=True))) == (1, 1, 0, 0)
-
-
-def test_refused_credentials_open_the_breaker_and_a_mistake_in_the_project_does_not(road: Road) -> None:
-    target = road.with_policy(breaker={"failures": 1})
-    road.store(*deals(1))
-    road.memory.go_down(ConfigurationError("there is no such table"))
-    failing_run(road, target, ConfigurationError)
-    assert road.state.breakers.read("memory").status == "closed"
-    road.memory.go_down(SignInError("the token is refused"))
-    failing_run(road, target, SignInError)
-    assert road.state.breakers.read("memory").status == "open"
-
-
-def test_a_destination_that_is_gone_is_switched_off_until_it_is_resumed(road: Road) -> None:
-    target = road.with_policy()
-    road.store(*deals(1))
-    road.memory.go_down(GoneError("the endpoint answers 410"))
-    failing_run(road, target, GoneError)
-    road.memory.come_up()
-    road.later(days=30)
-    error = failing_run(road, target, GoneError, Leave(by_hand=True))
-    assert "was switched off: the endpoint answers 410" in str(error)
-    road.state.breakers.resume("memory", road.now)
-    assert counts(road.deliver(target)) == (1, 1, 0, 0)
-
-
-def test_a_target_with_nothing_to_do_does_not_fail_because_its_destination_is_left_alone(road: Road) -> None:
-    target = road.with_policy(breaker={"failures": 1})
-    road.store(*deals(1))
-    road.deliver(target)
-    road.state.breakers.failed("memory", target.destination.breaker, "away", road.now)
-    assert counts(road.deliver(target)) == (0, 0, 0, 0)
-
-
-def test_a_failed_delivery_is_due_again_later_each_time(road: Road) -> None:
-    target = road.with_policy(breaker={"failures": 0})
-    road.store(*deals(1))
-    road.memory.go_down(RetryLater("away"))
-    waits = []
-    for _ in range(3):
-        failing_run(road, target)
-        wait = road.state.waiting.read("out.memory")
-        assert wait is not None and wait.why == "away"
-        waits.append((wait.until - road.now).total_seconds())
-    assert 15 <= waits[0] <= 30 and 30 <= waits[1] <= 60 and 60 <= waits[2] <= 120
-    road.memory.go_down(RetryLater("come back tomorrow", after=86_400))
-    failing_run(road, target)
-    assert [each.target for each in road.state.waiting.due(road.now + dt.timedelta(hours=23))] == []
-    road.memory.come_up()
-    road.deliver(target)
-    assert road.state.waiting.all() == []
-
-
-# ---- guards -------------------------------------------------------------------------------------------------------------
-
-
-class Mirror(MemoryDestination):
-    @property
-    def passes_deletes(self) -> bool:
-        return True
-
-
-def mirror(road: Road, **guard: Any) -> Any:
-    destination = Mirror(guard=guard)
-    destination._memory = road.memory.memory
-    return road.target(destination=destination)
-
-
-def test_a_run_that_would_delete_too_much_is_stopped_before_it_begins(road: Road) -> None:
-    target = mirror(road, at_least=5)
-    road.store(*deals(*range(20)))
-    road.deliver(target)
-    taken = len(road.memory.memory.deliveries)
-    road.store(*deals(*range(5)), whole=True)
-    with pytest.raises(TooMuch, match=r"would delete 15 of 20 rows \(75%\); the guard allows 50%"):
-        road.deliver(target)
-    assert len(road.memory.memory.deliveries) == taken
-    assert counts(road.deliver(target, leave=Leave(past_guard=True))) == (15, 15, 0, 0)
-
-
-def test_a_guard_lets_through_what_is_within_it(road: Road) -> None:
-    target = mirror(road, at_least=5)
-    road.store(*deals(*range(20)))
-    road.deliver(target)
-    road.store(*deals(*range(10)), whole=True)
-    assert counts(road.deliver(target)) == (10, 10, 0, 0)
-
-
-def test_few_rows_are_never_too_much(road: Road) -> None:
-    target = mirror(road)
-    road.store(*deals(*range(20)))
-    road.deliver(target)
-    road.store(*deals(1), whole=True)
-    assert counts(road.deliver(target)) == (19, 19, 0, 0)
-
-
-def test_a_record_that_came_back_is_not_deleted(road: Road) -> None:
-    target = mirror(road, at_least=2)
-    road.store(*deals(*range(10)))
-    road.deliver(target)
-    road.store(*deals(1), whole=True)
-    road.store(*deals(*range(10)))
-    assert counts(road.deliver(target)) == (18, 18, 0, 0)
-
-
-def test_a_guard_of_changes_counts_updates_but_no_new_rows(road: Road) -> None:
-    target = mirror(road, changes="30%", at_least=2)
-    road.store(*deals(*range(10)))
-    assert counts(road.deliver(target)) == (10, 10, 0, 0)
-    road.store(*deals(*range(100, 200)))
-    assert counts(road.deliver(target)) == (100, 100, 0, 0)
-    road.store(*({"id": str(n), "amount": -n} for n in range(100, 150)))
-    with pytest.raises(TooMuch, match=r"would change or delete 50 of 110 rows \(45%\); the guard allows 30%"):
-        road.deliver(target)
-
-
-def test_a_guard_counts_the_rows_of_its_own_rule(road: Road) -> None:
-    destination = Mirror(guard={"at_least": 5})
-    destination._memory = road.memory.memory
-    target = road.target(BIG, destination=destination)
-    road.store(*deals(*range(91, 111)))  # 91 ... 100 are small, 101 ... 110 big
-    road.deliver(target)
-    road.store(*deals(*range(91, 103)), whole=True)
-    with pytest.raises(TooMuch, match="would delete 8 of 10 rows"):
-        road.deliver(target)
 
 
 def test_one_refusal_per_record_is_kept_under_the_same_id(road: Road) -> None:
