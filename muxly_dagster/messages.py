@@ -35,6 +35,7 @@ Marked = Callable[[Mapping[str, Any]], Mapping[str, Escape]]
 """Which texts of an object are markup, by field, and how values are made harmless in them. The others are taken as they stand."""
 
 _GIVEN = ("record", "records", "count", "op", "key", "table", "rule")
+_MOST_DIGITS = 500
 _WHOLE = re.compile(r"\s*\{\{(?P<expression>(?:(?!\}\}|\{\{).)+)\}\}\s*", re.DOTALL)
 
 
@@ -262,6 +263,8 @@ def _number(value: Any, decimals: int | None = None) -> str:
     if value is None or isinstance(value, jinja2.Undefined):
         return ""
     number = value if isinstance(value, int | float | decimal.Decimal) else decimal.Decimal(str(value))
+    if isinstance(number, decimal.Decimal) and number.is_finite() and number.adjusted() > _MOST_DIGITS:
+        raise ValueError("the number is too long")  # `1E+999999999` would be a gigabyte of digits
     return f"{number:,}" if decimals is None else f"{number:,.{decimals}f}"
 
 
@@ -327,7 +330,7 @@ class Settled:
     def receipt(self, detail: dict[str, Any], error: MuxlyError | None = None) -> Receipt:
         """The receipt for what is answered for: all of it, or the beginning, and what was accepted behind a gap in `ahead`.
 
-        `error` is why it ended early, if it did. It is raised where nothing can be confirmed; else one that passes goes along as
+        `error` is why it ended early, if it did. It is raised where nothing was accepted; else one that passes goes along as
         `retry`, and another one is met again by the next delivery, which begins right there.
         """
         end = self.first_open
@@ -336,7 +339,7 @@ class Settled:
         before = [seq for seq in self._seqs if seq < end]
         ahead = frozenset(seq for seq in self._accepted if seq > end)
         retry = error if isinstance(error, RetryLater) else None
-        if error is not None and not before and not (ahead and retry):
+        if error is not None and not before and not ahead:
             raise error
         return Receipt(sum(seq in self._accepted for seq in before), self._refusals(before), detail, upto=end - 1, retry=retry, ahead=ahead)
 

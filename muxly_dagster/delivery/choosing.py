@@ -1,5 +1,6 @@
 """What of a stretch of changes is sent to a target: by its rules, without what it has already, with its steps done."""
 
+import bisect
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 
@@ -13,8 +14,9 @@ from muxly_dagster import records, sandbox
 from muxly_dagster.assembly import Target
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import LakeTable
+from muxly_dagster.policy import Dedupe
 from muxly_dagster.relations import relation_rows, steps_query
-from muxly_dagster.routing import ELSEWHERE, rule_names
+from muxly_dagster.routing import ELSEWHERE, OTHERWISE, rule_names
 from muxly_dagster.state import Offset, State
 
 RULE = "_muxly_rule"
@@ -34,11 +36,16 @@ class Choosing:
         self._state, self._target, self._table, self._now = state, target, table, now
         self.rules_without_an_answer: dict[str, int] = {}
         self.alike: list[int] = []
+        """Changes that are held back, ascending, as far as they are not settled yet."""
         self.marks: dict[int, str] = {}
+        """By change, what makes it alike to others, for those that are to be sent and are not settled yet."""
+        self._behind: dict[str, list[int]] = {}
+        self._freed: list[int] = []
         # Neither needs an offset: a first delivery may have stopped at its very first record.
         self.ahead = _sorted(state.ledger.ahead(target.name, table.table_id))
         stops = target.destination.on_error == "stop"
-        self.skipped = _sorted(state.ledger.letters_of(target.name, table.table_id, "skipped") if stops else ())
+        skipped = _sorted(state.ledger.letters_of(target.name, table.table_id, "skipped") if stops else ())
+        self.skipped = np.setdiff1d(skipped, self.ahead)  # one that was sent after all counts once
         known = offset if offset is not None and offset.table_id == table.table_id else None
         self._resync_upto = known.resync_upto if known is not None else None
         self._newest: _Seqs | None = None
@@ -51,13 +58,63 @@ class Choosing:
         rule_of = decisions.rule_for(self._target.destination_name)
         kept = (rule_of != ELSEWHERE) & self._not_settled(changes)
         names = rule_names(decisions.rules)
-        rules = pa.array([names.get(int(index), "") for index in rule_of[kept]], pa.string())
-        rows = changes.filter(pa.array(kept)).append_column(RULE, rules)
-        return self._stepped(self._first_of_alike(rows))
+        called = pa.array([names.get(index, "") for index in range(OTHERWISE, len(decisions.rules))], pa.string())
+        rows = changes if kept.all() else changes.filter(pa.array(kept))
+        rows = rows.append_column(RULE, called.take(pa.array(rule_of[kept] - OTHERWISE)))
+        stepped = self._stepped(rows)
+        if self._target.destination.dedupe is None:
+            return stepped
+        # What a step leaves out holds back nothing.
+        first = self._first_of_alike(rows.filter(pc.is_in(rows[records.SEQ], stepped[records.SEQ].combine_chunks())))
+        return stepped.filter(pc.is_in(stepped[records.SEQ], first[records.SEQ].combine_chunks()))
+
+    def forget_old(self) -> None:
+        """Drop what was delivered too long ago to hold anything back."""
+        dedupe = self._target.destination.dedupe
+        if dedupe is not None:
+            self._state.ledger.forget_alike(self._target.name, self._since(dedupe))
+
+    def _since(self, dedupe: Dedupe) -> str:
+        return (self._now - dedupe.time).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     def take_ahead(self, seqs: Collection[int]) -> None:
         """Count these changes as taken when their turn comes."""
         self.ahead = np.union1d(self.ahead, _sorted(list(seqs)))
+
+    def free(self, refused: Collection[int], end: int) -> int | None:
+        """Let records go after all that were held back because of these, which are refused of the changes up to `end`.
+
+        Answers the seq right before the first of them; None where there is none up to `end`. Of what is refused beyond that nothing is
+        freed: it is sent once more.
+        """
+        behind = {seq: mark for seq in refused if (mark := self.marks.get(seq)) is not None and self._behind[mark]}
+        cut = min((self._behind[mark][0] - 1 for mark in behind.values() if self._behind[mark][0] <= end), default=None)
+        for seq, mark in behind.items():
+            if cut is None or seq <= cut:
+                first = self._behind[mark].pop(0)
+                del self.marks[seq]
+                self.marks[first] = mark  # what comes later waits for this one now
+                bisect.insort(self._freed, first)
+        return cut
+
+    def first_freed(self, upto: int) -> int | None:
+        """The first change up to `upto` that is to be sent although it was held back; None where there is none."""
+        return self._freed[0] if self._freed and self._freed[0] <= upto else None
+
+    def again(self, seq: int) -> pa.Table:
+        """The first freed change as it is to be sent."""
+        self._freed.remove(seq)
+        self.alike.remove(seq)
+        before = dict(self.rules_without_an_answer)
+        rows = self.choose(self._table.changes(seq - 1, seq))
+        self.rules_without_an_answer = before  # counted when it was chosen first
+        return rows
+
+    def settled(self, upto: int) -> None:
+        """Forget what is only of use for changes that are not settled: the state remembers what was delivered."""
+        for seq in [seq for seq in self.marks if seq <= upto]:
+            del self._behind[self.marks.pop(seq)]
+        del self.alike[: bisect.bisect_right(self.alike, upto)]
 
     def _not_settled(self, changes: pa.Table) -> npt.NDArray[np.bool_]:
         """Whether there is something left to do about a change: nobody passed it over, and during a resync it is the newest of its key."""
@@ -80,16 +137,17 @@ class Choosing:
             raise ConfigurationError(f"dedupe.by: {sandbox.unknown_column(missing[0], known)}", where=self._target.name)
         values = zip(*(rows[name].to_pylist() for name in dedupe.by or (records.KEY,)), strict=True)
         marks = [xxhash.xxh3_128_hexdigest(records.to_json(each)) for each in values]
-        since = (self._now - dedupe.time).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        seen = self._state.ledger.alike(self._target.name, marks, since) | set(self.marks.values())
+        seen = self._state.ledger.alike(self._target.name, marks, self._since(dedupe))
         first: list[bool] = []
         for seq, mark in zip(rows[records.SEQ].to_pylist(), marks, strict=True):
-            first.append(mark not in seen)
-            if mark in seen:
-                self.alike.append(seq)
-            else:
-                seen.add(mark)
+            first.append(mark not in seen and (mark not in self._behind or self.marks.get(seq) == mark))
+            if first[-1]:
                 self.marks[seq] = mark
+                self._behind.setdefault(mark, [])
+            else:
+                bisect.insort(self.alike, seq)
+                if mark in self._behind:
+                    self._behind[mark].append(seq)
         return rows.filter(pa.array(first, pa.bool_()))
 
     # ---- steps --------------------------------------------------------------------------------------------------------
@@ -135,8 +193,9 @@ def split_rules(rows: pa.Table) -> tuple[pa.Table, Sequence[str]]:
     """The rows without RULE, and what it says; nothing where no row has a rule."""
     if RULE not in rows.column_names:
         return rows, ()
-    rules: list[str] = rows[RULE].to_pylist()
-    return rows.drop_columns([RULE]), rules if any(rules) else ()
+    rules = rows[RULE]
+    said = pc.any(pc.not_equal(rules, "")).as_py()
+    return rows.drop_columns([RULE]), rules.to_pylist() if said else ()
 
 
 def within(seqs: Mapping[int, object] | Sequence[int] | _Seqs, after: int, upto: int) -> list[int]:

@@ -1,21 +1,19 @@
 """One run of one target: changes since its offset, chosen, gathered, sent, settled; and what happens when that cannot be."""
 
-import datetime as dt
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from muxly_dagster.assembly import Target
 from muxly_dagster.delivery.choosing import Choosing
+from muxly_dagster.delivery.contact import Contact, contact, within_window
 from muxly_dagster.delivery.gathering import NOTHING, Gathering
 from muxly_dagster.delivery.patience import Patience
 from muxly_dagster.delivery.planning import guard
 from muxly_dagster.delivery.sending import Sending
 from muxly_dagster.delivery.settling import Settling, Tally
 from muxly_dagster.destination import Receipt
-from muxly_dagster.errors import BusyError, GoneError, MuxlyError, RetryLater, SignInError
+from muxly_dagster.errors import MuxlyError
 from muxly_dagster.lake import Lake, LakeTable
 from muxly_dagster.outcome import Outcome, Progress
 from muxly_dagster.state import Offset, State, Wait
@@ -65,80 +63,27 @@ def deliver(
             table.head == _known(state.ledger.offset(target.name), table)
             and state.breakers.read(target.destination_name).status != "closed"
         ):
+            state.waiting.clear(target.name)
             return _outcome(target, table, Tally(), started, None)  # nothing to do for a destination that is left alone
-        with _accounted(state, target, patience, leave) as run_started:
-            run = _Run(state, target, table, run_id, patience)
-            kept = run.go(progress, leave, run_started)
+        with contact(state, target, patience, by_hand=leave.by_hand) as made:
+            run = _Run(state, target, table, run_id, patience, made)
+            kept = run.go(progress, leave)
     return _outcome(target, table, run.settling.tally, started, kept)
 
 
-@contextmanager
-def _accounted(state: State, target: Target, patience: Patience, leave: Leave) -> Iterator["_Success"]:
-    """Ask the destination's breaker, and tell it how the run ended; remember when a run that failed is due again."""
-    name, breakers = target.destination_name, state.breakers
-    success = _Success(state, name, patience)
-    try:
-        breakers.admit(name, patience.now(), by_hand=leave.by_hand)
-    except RetryLater as error:
-        before = state.waiting.read(target.name)
-        until = patience.now() + dt.timedelta(seconds=error.after or 0)
-        state.waiting.put(Wait(target.name, until, error.what, before.failures if before else 0))
-        raise
-    try:
-        yield success
-    except GoneError as error:
-        breakers.disable(name, error.what, patience.now())
-        state.waiting.clear(target.name)
-        raise
-    except RetryLater as error:
-        breakers.failed(name, target.destination.breaker, error.what, patience.now())
-        before = state.waiting.read(target.name)
-        failures = (before.failures if before else 0) + 1
-        state.waiting.put(Wait(target.name, _within_window(target, patience.next_try(failures, error.after)), error.what, failures))
-        raise
-    except SignInError as error:
-        breakers.failed(name, target.destination.breaker, error.what, patience.now())
-        state.waiting.clear(target.name)
-        raise
-    except BusyError:
-        raise
-    except MuxlyError:
-        success.told()  # it answers; what is wrong is not that it is away
-        state.waiting.clear(target.name)
-        raise
-    success.told()
-
-
-class _Success:
-    """Tells a breaker once that its destination works."""
-
-    def __init__(self, state: State, destination: str, patience: Patience) -> None:
-        self._state, self._destination, self._patience, self._said = state, destination, patience, False
-
-    def told(self) -> None:
-        """Close the breaker, if nobody did in this run."""
-        if not self._said:
-            self._said = True
-            self._state.breakers.succeeded(self._destination, self._patience.now())
-
-
-def _within_window(target: Target, moment: dt.datetime) -> dt.datetime:
-    window = target.destination.window
-    return moment if window is None else window.opens(moment)
-
-
 class _Run:
-    def __init__(self, state: State, target: Target, table: LakeTable, run_id: str, patience: Patience) -> None:
-        self._state, self._target, self._table, self._patience = state, target, table, patience
+    def __init__(self, state: State, target: Target, table: LakeTable, run_id: str, patience: Patience, made: Contact) -> None:
+        self._state, self._target, self._table, self._patience, self._contact = state, target, table, patience, made
         self._choosing = Choosing(state, target, table, state.ledger.offset(target.name), patience.now())
         self.settling = Settling(state, target, table, run_id, self._choosing)
-        self._sending = Sending(target, table, run_id, patience, self.settling)
+        self._sending = Sending(target, table, run_id, patience, self._choosing, self.settling, made)
 
-    def go(self, progress: Progress | None, leave: Leave, success: _Success) -> Wait | None:
+    def go(self, progress: Progress | None, leave: Leave) -> Wait | None:
         """Deliver what there is; answers what is kept back, and until when."""
         target, table, batching = self._target, self._table, self._target.destination.batching
         after = self._start()
-        if not leave.past_guard:
+        self._choosing.forget_old()
+        if after < table.head and not leave.past_guard:
             guard(self._state, target, table, after, self._patience)
         gathering = Gathering(batching, self._patience.now(), after)
         most, row_bytes = min(_FIRST_STRETCH, target.destination.batch_rows), 1
@@ -148,9 +93,8 @@ class _Run:
             upto = min(after + max(1, min(most, _STRETCH_BYTES // row_bytes)), table.head)
             changes = table.changes(after, upto)
             for piece in gathering.take(self._choosing.choose(changes), upto):
-                self._sending.send(piece.rows, piece.after, piece.upto)
-                if self._sending.succeeded:
-                    success.told()
+                for part in piece.parts(target.destination.batch_rows):
+                    self._sending.send(part.rows, part.after, part.upto)
             after = upto
             if progress:
                 progress(target.name, self.settling.tally.read)
@@ -165,7 +109,7 @@ class _Run:
             return None
         if first - 1 > gathering.after:
             self.settling.settle(gathering.after, first - 1, Receipt(0), NOTHING, 0.0)
-        wait = Wait(self._target.name, _within_window(self._target, until), "a batch is not full yet")
+        wait = Wait(self._target.name, within_window(self._target, until), "a batch is not full yet")
         self._state.waiting.put(wait)
         return wait
 
@@ -173,7 +117,8 @@ class _Run:
         """The seq to go on from. What the destination took without our hearing of it gets its receipt now."""
         target, table, ledger = self._target, self._table, self._state.ledger
         after = _known(ledger.offset(target.name), table)
-        held = self._patience.retrying(lambda: target.destination.position(target.name, table.table_id))
+        with self._contact.asking():
+            held = self._patience.retrying(lambda: target.destination.position(target.name, table.table_id))
         if after and held is None and target.destination.keeps_offset and self._has_accepted():
             # Another database than the one that took them, or the old one without its tables.
             ledger.rewind(target.name, Offset(table.table_id, 0))
@@ -186,6 +131,12 @@ class _Run:
                 where=target.name,
                 do=f"put the newer copy back, or deliver everything again with `muxly run {target.name} --from-start`",
             )
+        if held is not None and held < after and target.destination.keeps_offset:
+            sent = ledger.last_sent(target.name, table.table_id, after)
+            if held < sent:
+                # An older copy of the database was put back: what came after it is taken again.
+                ledger.set_back(target.name, held)
+                return held
         if held is not None and after < held:
             routed = self._choosing.choose(table.changes(after, held))
             recovered = Receipt(len(routed), detail={"recovered": "confirmed before a crash, counted after it"})

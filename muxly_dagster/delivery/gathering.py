@@ -22,6 +22,14 @@ class Piece:
     after: int
     upto: int
 
+    def parts(self, most: int) -> Iterator["Piece"]:
+        """The same in pieces of at most so many rows: what a batch waits for may be more than a destination takes at a time."""
+        after, rows = self.after, self.rows
+        while len(rows) > most:
+            first, rows = rows.slice(0, most), rows.slice(most)
+            yield Piece(first, after, after := first[records.SEQ][-1].as_py())
+        yield Piece(rows, after, self.upto)
+
 
 class Gathering:
     """Takes chosen stretches and gives them back in pieces, each at most `count` rows and about `bytes` large.

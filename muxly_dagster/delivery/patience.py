@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 _FIRST = 30.0
 _LONGEST = 3600.0
+_MOST_ASKED = 24 * 3600.0
+"""Nobody asks for more than a day; a larger number is a mistake that must not stop a delivery for good."""
 
 
 def _now() -> dt.datetime:
@@ -47,4 +49,4 @@ class Patience:
     def next_try(self, failures: int, asked: float | None) -> dt.datetime:
         """When a delivery that failed so often in a row (from 1) is due again: later each time, at least as late as it was asked for."""
         backoff = min(_LONGEST, _FIRST * 2.0 ** min(failures - 1, 20)) * random.uniform(0.5, 1)
-        return self.now() + dt.timedelta(seconds=max(backoff, asked or 0.0))
+        return self.now() + dt.timedelta(seconds=max(backoff, min(asked or 0.0, _MOST_ASKED)))

@@ -34,8 +34,7 @@ class Settling:
     def __init__(self, state: State, target: Target, table: LakeTable, run_id: str, choosing: Choosing) -> None:
         self._state, self._target, self._table, self._run_id, self._choosing = state, target, table, run_id, choosing
         self._ruleset = state.ledger.keep_rules(target.router.written)
-        stops = target.destination.on_error == "stop"
-        self._shelved: Mapping[int, str] = state.ledger.letters_of(target.name, table.table_id, "open") if stops else {}
+        self._shelved: Mapping[int, str] | None = None
         self.tally = Tally()
 
     def settle(self, after: int, upto: int, receipt: Receipt, rows: pa.Table, seconds: float) -> None:
@@ -67,6 +66,7 @@ class Settling:
             ruleset=self._ruleset,
         )
         self._state.ledger.record(stored, self.letters(receipt.refused, rows), self._beside(receipt, rows, after, upto))
+        self._choosing.settled(upto)
         tally = self.tally
         tally.read += stored.read
         tally.accepted += stored.accepted
@@ -80,7 +80,8 @@ class Settling:
     def shelve(self, refused: Sequence[Refusal], rows: pa.Table, ahead: Collection[int], upto: int) -> None:
         """Keep dead letters of changes beyond the offset `upto`, where a delivery stopped, and what was taken beyond it."""
         self._state.ledger.shelve(self.letters(refused, rows))
-        self._state.ledger.keep_ahead(self._target.name, self._table.table_id, [seq for seq in ahead if seq > upto])
+        marks = [self._choosing.marks[seq] for seq in ahead if seq in self._choosing.marks]
+        self._state.ledger.keep_ahead(self._target.name, self._table.table_id, [seq for seq in ahead if seq > upto], marks)
 
     def taken_ahead(self, seqs: Collection[int]) -> None:
         """Remember, for the rest of this run, changes that the destination took before its turn came to them."""
@@ -116,11 +117,15 @@ class Settling:
         return told
 
     def _beside(self, receipt: Receipt, rows: pa.Table, after: int, upto: int) -> Beside:
+        if self._shelved is None:
+            # Of what is delivered once more, dead letters may be open: they are settled with it.
+            self._shelved = self._state.ledger.letters_of(self._target.name, self._table.table_id, "open", after=after)
         refused = {refusal.seq for refusal in receipt.refused}
-        marks = self._choosing.marks
-        taken = [seq for seq in rows[records.SEQ].to_pylist() if seq not in refused] if marks or self._shelved else []
+        marks, shelved = self._choosing.marks, self._shelved
+        sent = rows[records.SEQ].to_pylist() if marks or shelved else []
+        taken = [*(seq for seq in sent if seq not in refused), *receipt.ahead]
         return Beside(
             ahead=[seq for seq in receipt.ahead if seq > upto],
             marks=[marks[seq] for seq in taken if seq in marks],
-            replayed=[self._shelved[seq] for seq in taken if seq in self._shelved],
+            replayed=[shelved[seq] for seq in taken if seq in shelved],
         )

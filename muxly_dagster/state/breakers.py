@@ -15,6 +15,9 @@ Status = Literal["closed", "open", "probing", "disabled"]
 _PROBE = dt.timedelta(minutes=15)
 """After so long a probe counts as dead: whoever made it was killed."""
 
+_SKEW = dt.timedelta(minutes=5)
+"""How far the clocks of two machines may be apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class BreakerState:
@@ -30,6 +33,12 @@ class BreakerState:
     until: dt.datetime | None = None
     reason: str = ""
     since: str = ""
+
+    def holds(self, now: dt.datetime) -> bool:
+        """Whether deliveries have to wait. What a clock wrote that ran ahead and was set back holds up nobody for longer than it was to."""
+        if self.until is None or now >= self.until:
+            return False
+        return not self.since or dt.datetime.fromisoformat(self.since) <= now + _SKEW
 
 
 class Breakers:
@@ -49,21 +58,21 @@ class Breakers:
             rows = connection.execute(sa.select(tables.breakers).order_by(tables.breakers.c.destination)).mappings().all()
         return [_of(row) for row in rows]
 
-    def admit(self, destination: str, now: dt.datetime, *, by_hand: bool = False) -> None:
-        """Let a delivery through, as a probe where the breaker was open long enough or a person asks for it.
+    def admit(self, destination: str, now: dt.datetime, *, by_hand: bool = False) -> bool:
+        """Let a delivery through; answers whether it is a probe, as it is where the breaker was open long enough or a person asks for it.
 
         Raises RetryLater while it is open, GoneError while the destination is switched off.
         """
         with self._engine.begin() as connection:
             held = _read(connection, destination)
             if held.status == "closed":
-                return
+                return False
             if held.status == "disabled":
                 raise GoneError(
                     f"the destination {destination} was switched off: {held.reason}",
                     do=f"correct it, then `muxly destinations resume {destination}`",
                 )
-            if held.until is not None and now < held.until and not by_hand:
+            if held.until is not None and held.holds(now) and not by_hand:
                 tried = "is being tried by another run" if held.status == "probing" else "is left alone for a while"
                 raise RetryLater(
                     f"the destination {destination} {tried} after {held.failures} failed deliveries in a row: {held.reason}",
@@ -71,6 +80,13 @@ class Breakers:
                     after=(held.until - now).total_seconds(),
                 )
             _write(connection, destination, status="probing", until=_text(now + _PROBE), since=_text(now))
+        return True
+
+    def release(self, destination: str, now: dt.datetime) -> None:
+        """Take back a probe that found out nothing: the next delivery makes it."""
+        with self._engine.begin() as connection:
+            if _read(connection, destination).status == "probing":
+                _write(connection, destination, status="open", until=_text(now), since=_text(now))
 
     def failed(self, destination: str, policy: Breaker, reason: str, now: dt.datetime) -> None:
         """Count a failed delivery; open the breaker where there were too many in a row, or where it was a probe."""

@@ -131,6 +131,20 @@ class Ledger:
         with self._engine.begin() as connection:
             _shelve(connection, list(letters))
 
+    def set_back(self, target: str, seq: int) -> None:
+        """Move a target's offset back, and leave all else as it is."""
+        table = tables.offsets
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(table).where(table.c.target == target).values(seq=seq, moved_at=tables.now()))
+
+    def last_sent(self, target: str, table_id: str, upto: int) -> int:
+        """The last change up to `upto` that a delivery ended with whose records were all accepted; 0 where there is none."""
+        table = tables.receipts
+        query = sa.select(sa.func.max(table.c.upto)).where(table.c.target == target, table.c.table_id == table_id, table.c.upto <= upto)
+        with self._engine.begin() as connection:
+            # No seconds: counted without being sent, such as what was taken ahead.
+            return connection.scalar(query.where(table.c.accepted > 0, table.c.refused == 0, table.c.seconds > 0)) or 0
+
     def rewind(self, target: str, offset: Offset | None) -> None:
         """Move a target's offset by hand: None forgets it, so that everything is delivered again."""
         table = tables.offsets
@@ -141,11 +155,12 @@ class Ledger:
             if offset is not None:
                 connection.execute(sa.insert(table).values(target=target, moved_at=tables.now(), **dataclasses.asdict(offset)))
 
-    def keep_ahead(self, target: str, table_id: str, seqs: Iterable[int]) -> None:
-        """Remember changes beyond its offset that a target's destination has taken."""
+    def keep_ahead(self, target: str, table_id: str, seqs: Iterable[int], marks: Collection[str] = ()) -> None:
+        """Remember changes beyond its offset that a target's destination has taken, and their marks (see `alike`)."""
         with self._engine.begin() as connection:
             for seq in seqs:
                 tables.ensure(connection, tables.ahead, target=target, table_id=table_id, seq=seq)
+            _mark(connection, target, marks)
 
     def ahead(self, target: str, table_id: str) -> list[int]:
         """The changes beyond its offset that a target's destination has taken all the same, ascending."""
@@ -267,12 +282,12 @@ class Ledger:
         with self._engine.begin() as connection:
             connection.execute(sa.update(table).where(table.c.id == letter.id).values(edited=data))
 
-    def letters_of(self, target: str, table_id: str, status: Status) -> dict[int, str]:
-        """The ids of a target's dead letters of one lake table and status, by their changes' seqs."""
+    def letters_of(self, target: str, table_id: str, status: Status, *, after: int = 0) -> dict[int, str]:
+        """The ids of a target's dead letters of one lake table and status, by their changes' seqs, from behind `after` on."""
         table = tables.dead_letters
         query = sa.select(table.c.seq, table.c.id).where(table.c.name == target, table.c.table_id == table_id, table.c.status == status)
         with self._engine.begin() as connection:
-            rows = connection.execute(query.where(table.c.kind == "delivery")).all()
+            rows = connection.execute(query.where(table.c.kind == "delivery", table.c.seq > after)).all()
         return {row.seq: row.id for row in rows}
 
     def close(self, letters: Iterable[DeadLetter], status: Status) -> None:
@@ -291,18 +306,22 @@ class Ledger:
 
 
 def _write_beside(connection: sa.Connection, receipt: StoredReceipt, beside: Beside) -> None:
-    ahead, alike = tables.ahead, tables.alike
+    ahead = tables.ahead
     connection.execute(
         sa.delete(ahead).where(ahead.c.target == receipt.target, sa.or_(ahead.c.table_id != receipt.table_id, ahead.c.seq <= receipt.upto))
     )
     for seq in beside.ahead:
         tables.ensure(connection, ahead, target=receipt.target, table_id=receipt.table_id, seq=seq)
-    for mark in beside.marks:
-        tables.ensure(connection, alike, target=receipt.target, mark=mark, delivered_at="")
-        same = (alike.c.target == receipt.target, alike.c.mark == mark)
-        connection.execute(sa.update(alike).where(*same).values(delivered_at=tables.now()))
+    _mark(connection, receipt.target, beside.marks)
     for letter_id in beside.replayed:
         connection.execute(sa.update(tables.dead_letters).where(tables.dead_letters.c.id == letter_id).values(status="replayed"))
+
+
+def _mark(connection: sa.Connection, target: str, marks: Collection[str]) -> None:
+    """Remember what was delivered now."""
+    if marks:
+        now = tables.now()
+        tables.put(connection, tables.alike, [{"target": target, "mark": mark, "delivered_at": now} for mark in dict.fromkeys(marks)])
 
 
 def _shelve(connection: sa.Connection, letters: Sequence[DeadLetter]) -> None:

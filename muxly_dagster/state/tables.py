@@ -1,6 +1,7 @@
 """The tables of the state database. A change here needs a migration beside it; a test compares the two."""
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -194,6 +195,15 @@ def ensure(connection: sa.Connection, table: sa.Table, **values: object) -> None
     """Insert a row unless there is one of its key already, whoever else does the same at the same time."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     connection.execute(insert(table).values(**values).on_conflict_do_nothing())
+
+
+def put(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert rows, in place of those of the same keys."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    query = insert(table)
+    keys = [column.name for column in table.primary_key]
+    new = {column.name: query.excluded[column.name] for column in table.columns if column.name not in keys}
+    connection.execute(query.on_conflict_do_update(index_elements=keys, set_=new), rows)
 
 
 def now() -> str:

@@ -43,6 +43,34 @@ def test_what_is_due_is_requested_one_run_a_destination(shop_settings: Settings,
     assert tick(definitions, instance)[0].run_key != first[0].run_key
 
 
+def test_a_run_that_came_to_nothing_is_requested_again_but_not_at_every_tick(shop_settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Such as one whose process was killed: it left the moment in the state as it was, and Dagster runs no key twice."""
+    declared = assembly()
+    definitions = assembly_definitions(declared, shop_settings)
+    keys = []
+    for minutes in (0, 5, 11, 19, 21, 39, 41, 24 * 60):
+        with Runtime.of(shop_settings, declared) as runtime:
+            runtime.state.waiting.put(Wait("sales.big", dt.datetime.now(dt.UTC) - dt.timedelta(minutes=minutes), "away", 1))
+        keys.append(tick(definitions, instance)[0].run_key)
+    rounds = [str(key).rpartition(":")[2] for key in keys]
+    assert rounds == ["0", "0", "1", "1", "2", "2", "3", "8"]
+
+
+def test_what_a_run_is_about_to_deliver_is_not_requested_beside_it(shop_settings: Settings, instance: dg.DagsterInstance) -> None:
+    declared = assembly()
+    definitions = assembly_definitions(declared, shop_settings)
+    with Runtime.of(shop_settings, declared) as runtime:
+        runtime.state.waiting.put(Wait("sales.big", PAST, "away", 1))
+        runtime.state.waiting.put(Wait("sales.rest", PAST, "away", 1))
+    job = definitions.resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(
+        job, asset_selection=frozenset({dg.AssetKey(["sales", "big"])}), tags={"dagster/sensor_name": REDELIVERY}
+    )
+    assert selected(tick(definitions, instance)) == [["sales/rest"]]
+    instance.report_run_canceled(run)
+    assert sorted(selected(tick(definitions, instance))) == [["sales/big"], ["sales/rest"]]
+
+
 def test_a_destination_that_is_left_alone_is_not_asked_for(shop_settings: Settings, instance: dg.DagsterInstance) -> None:
     declared = assembly()
     definitions = assembly_definitions(declared, shop_settings)
