@@ -47,8 +47,10 @@ class _Book:
         return (row.table_id, row.seq) if row else None
 
     def move(self, table_id: str, seq: int | None) -> None:
-        """Write the row of the target."""
-        self._replace(tables.metric_positions, [{"table_id": table_id, "seq": seq}], {})
+        """Write the row of the target: in its place, since who waits for it in `held` would not see a new one."""
+        table, row = tables.metric_positions, {"table_id": table_id, "seq": seq}
+        if not self._connection.execute(sa.update(table).where(table.c.target == self._target).values(row)).rowcount:
+            self._connection.execute(sa.insert(table).values(target=self._target, **row))
 
     def definitions(self) -> Mapping[str, str]:
         """By metric."""
@@ -135,11 +137,11 @@ class _Book:
         mine = [table.c.target == self._target]
         return mine if metric is None else [*mine, table.c.metric == metric]
 
-    def _replace(self, table: sa.Table, rows: list[dict[str, Any]], shared: dict[str, Any], key: str = "") -> None:
+    def _replace(self, table: sa.Table, rows: list[dict[str, Any]], shared: dict[str, Any], key: str) -> None:
         """Rows that differ in `key` alone, in place of those of the same key."""
         whose = [table.c.target == self._target, *(table.c[name] == value for name, value in shared.items())]
-        for some in _some([row[key] for row in rows]) if key else [None]:
-            self._connection.execute(sa.delete(table).where(*whose, *([] if some is None else [table.c[key].in_(some)])))
+        for some in _some([row[key] for row in rows]):
+            self._connection.execute(sa.delete(table).where(*whose, table.c[key].in_(some)))
         if rows:
             self._connection.execute(sa.insert(table), [{"target": self._target, **shared, **row} for row in rows])
 

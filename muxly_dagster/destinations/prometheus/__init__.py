@@ -5,6 +5,8 @@ nothing is counted twice, whatever is repeated.
 """
 
 import contextlib
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -24,6 +26,9 @@ from muxly_dagster.resource import CheckResult
 from muxly_dagster.services import MetricBook, Series
 
 __all__ = ["Metric", "Prometheus"]
+
+_AHEAD_SECONDS = 600.0
+"""So much later than its own clock a Prometheus lets a sample be (`maxAheadTime` of its write handler)."""
 
 
 class _NothingIsKept(Exception):
@@ -241,7 +246,9 @@ class Prometheus(Destination):
         return self.services.metrics.open(_target(delivery_id))
 
     def _observed(self, delivery: Delivery) -> list[Row]:
-        return observe(delivery, self.metrics, timestamp=self.timestamp, deletes=self.deletes)
+        # A receiver takes no sample of the future, and of its series none that would have to come behind that one.
+        latest = (time.time() + _AHEAD_SECONDS) * 1000 if self.timestamp and self.mode == "remote_write" else math.inf
+        return observe(delivery, self.metrics, timestamp=self.timestamp, deletes=self.deletes, latest=latest)
 
     def _tried(self, delivery: Delivery, rows: Sequence[Row]) -> tuple[Added, list[Series]]:
         with contextlib.suppress(_NothingIsKept), self._book(delivery.id) as book:

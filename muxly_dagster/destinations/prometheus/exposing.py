@@ -40,7 +40,8 @@ def merged(parts: Sequence[Part]) -> list[tuple[Metric, list[Series]]]:
         for series in part.series:
             if series.metric in found and not series.gone:
                 held = found[series.metric][1]
-                held[series.labels] = _together(held[series.labels], series) if series.labels in held else series
+                labels = tuple(pair for pair in series.labels if pair[1])  # to a scraper, an empty label is none
+                held[labels] = _together(held[labels], series) if labels in held else series
     return [(metric, [held[labels] for labels in sorted(held)]) for metric, held in found.values()]
 
 

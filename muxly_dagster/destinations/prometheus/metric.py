@@ -12,6 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 Kind = Literal["gauge", "counter", "histogram", "summary"]
 
+MOST_IN_A_SUM = 1e300
+"""The largest value that is counted: so far below what a float holds that millions of such values can be added up."""
+
 _METRIC = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _UNIT = re.compile(r"[a-zA-Z0-9_]+")
@@ -128,7 +131,7 @@ class Metric(BaseModel):
             raise ValueError(f"{self.name}: a gauge counts nothing; leave `counts` out")
         if self.type in ("histogram", "summary") and not isinstance(self.value, str):
             raise ValueError(f"{self.name}: a {self.type} needs `value`, the column to observe")
-        if isinstance(self.value, float) and (not math.isfinite(self.value) or (self.type == "counter" and self.value < 0)):
+        if isinstance(self.value, float) and (not abs(self.value) <= MOST_IN_A_SUM or (self.type == "counter" and self.value < 0)):
             raise ValueError(f"{self.name}: `value` must be a number, and a counter's not below 0")
         return self
 

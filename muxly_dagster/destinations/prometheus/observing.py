@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 
 from muxly_dagster import records
 from muxly_dagster.destination import Delivery
-from muxly_dagster.destinations.prometheus.metric import Metric
+from muxly_dagster.destinations.prometheus.metric import MOST_IN_A_SUM, Metric
 from muxly_dagster.messages import require_columns
 
 Labels = tuple[tuple[str, str], ...]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800  # in seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,11 @@ class Row:
     refused: str = ""
 
 
-def observe(delivery: Delivery, metrics: Sequence[Metric], *, timestamp: str, deletes: bool) -> list[Row]:
-    """Read the rows. Raises ConfigurationError when the table lacks a column that a metric names."""
+def observe(delivery: Delivery, metrics: Sequence[Metric], *, timestamp: str, deletes: bool, latest: float = math.inf) -> list[Row]:
+    """Read the rows; what is later than `latest` (milliseconds since 1970) is refused.
+
+    Raises ConfigurationError when the table lacks a column that a metric names.
+    """
     if timestamp:
         require_columns([timestamp], delivery, "timestamp")
     readers = [_reader(delivery, metric) for metric in metrics]
@@ -58,6 +62,10 @@ def observe(delivery: Delivery, metrics: Sequence[Metric], *, timestamp: str, de
         owner = "" if op == "append" else hashlib.sha256(key.encode()).hexdigest()[:32]
         try:
             at = _milliseconds(times[number], timestamp)
+            if at > latest:
+                raise _RefusedError(
+                    f"{timestamp} is {_EPOCH + dt.timedelta(milliseconds=at):%Y-%m-%d %H:%M:%S} UTC, which is in the future"
+                )
             if op == "delete":
                 read = [_ended(reader.labels[number]) if deletes and reader.gauge else None for reader in readers]
             else:
@@ -105,7 +113,7 @@ class _Reader:
             if metric.nulls == "skip":
                 return None
             raise _RefusedError(f"{metric.name}: {metric.value} is empty, so there is nothing to count")
-        if metric.type != "gauge" and not math.isfinite(value):
+        if metric.type != "gauge" and abs(value) > MOST_IN_A_SUM:
             raise _RefusedError(f"{metric.name}: {metric.value} is {value}, which no sum can hold")
         if value < 0 and not metric.below_zero:
             raise _RefusedError(f"{metric.name}: {metric.value} is {value:g}, and a {metric.type} takes nothing below 0")
@@ -137,11 +145,11 @@ def _labels(delivery: Delivery, metric: Metric) -> list[Labels]:
 
 
 def _is_plain(column: pa.ChunkedArray) -> bool:
-    """Whether a column holds numbers from 0 on and nothing else."""
+    """Whether a column holds numbers from 0 on that can be added up, and nothing else."""
     if not (pa.types.is_int64(column.type) or pa.types.is_float64(column.type)) or column.null_count or not len(column):
         return False
     bounds = pc.min_max(column)
-    return bool(pc.all(pc.is_finite(column)).as_py()) and bounds["min"].as_py() >= 0
+    return bool(pc.all(pc.is_finite(column)).as_py()) and bounds["min"].as_py() >= 0 and bounds["max"].as_py() <= MOST_IN_A_SUM
 
 
 def _number(value: Any, metric: Metric) -> float | None:
@@ -153,8 +161,10 @@ def _number(value: Any, metric: Metric) -> float | None:
             return (value - _EPOCH).total_seconds()
         if isinstance(value, dt.date):
             return (dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC) - _EPOCH).total_seconds()
-        if isinstance(value, str):
-            return float(value) if value.strip() else None
+        if isinstance(value, str) and not value.strip():
+            return None
+        if isinstance(value, str) and value.isascii() and "_" not in value:  # what Python reads beyond, nobody else does
+            return float(value)
     except (ValueError, OverflowError):
         pass
     shown = repr(value)
@@ -178,7 +188,7 @@ _WRITERS: dict[str, Callable[[Any], str]] = {
     "bool": lambda value: "true" if value else "false",
     "double": repr,
     "binary": lambda value: base64.b64encode(value).decode(),
-    str(records.TIMESTAMP): lambda value: value.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if value.microsecond else "%Y-%m-%dT%H:%M:%SZ"),
+    str(records.TIMESTAMP): lambda value: f"{value.replace(tzinfo=None).isoformat()}Z",
 }
 
 
@@ -196,4 +206,6 @@ def _milliseconds(value: Any, column: str) -> int:
         return (value - _EPOCH) // dt.timedelta(milliseconds=1)
     if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal) or not math.isfinite(value):
         raise _RefusedError(f"{column} is {'empty' if value is None else repr(value)[:60]}, and no sample can be without a time")
+    if not _YEAR_1 <= value < _YEAR_10000:
+        raise _RefusedError(f"{column} is {value!r}, which is no time")
     return int(float(value) * 1000)

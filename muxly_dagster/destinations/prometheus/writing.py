@@ -50,16 +50,27 @@ class Planned:
     repeated: bool = False
     ends: bool = False
 
+    @property
+    def place(self) -> Place:
+        """The series that it belongs to."""
+        return self.series.metric, self.series.labels
+
 
 @dataclass(slots=True)
 class Written:
-    """How sending went: refused changes with the reason, and counts for the receipt."""
+    """How sending went: refused changes with the reason, and counts for the receipt.
+
+    `doubtful` are samples that may have been written, together with newer ones, by a request that was refused in part: what they are
+    refused for; `behind` are the series of which the receiver has newer samples than any that were sent.
+    """
 
     refused: dict[int, str] = field(default_factory=dict)
     version: str = ""
     requests: int = 0
     samples: int = 0
     unwanted_ends: int = 0
+    doubtful: list[tuple[Planned, int, str]] = field(default_factory=list)
+    behind: set[Place] = field(default_factory=set)
 
 
 # ---- what is to be sent ------------------------------------------------------------------------------------------------
@@ -148,12 +159,20 @@ class Sender:
         self.spoken = self.version or self.spoken
         done = Written()
         for chunk in _chunks(planned, self.most):
-            self._send(http, chunk, done, again=False)
+            self._send(http, chunk, done, {})
+        for one, count, reason in done.doubtful:
+            if one.place in done.behind:  # the receiver takes not even the newest: what it has is somebody else's
+                done.refused |= dict.fromkeys(one.seqs, reason)
+            else:
+                done.samples += count
         done.version = self.spoken
         return done
 
-    def _send(self, http: Http, chunk: Sequence[Planned], done: Written, *, again: bool) -> None:
-        """Send some; what is refused together is sent in halves until each sample at fault stands alone."""
+    def _send(self, http: Http, chunk: Sequence[Planned], done: Written, newest: Mapping[Place, int]) -> None:
+        """Send some; what is refused together is sent in halves until each sample at fault stands alone.
+
+        `newest` are by series the times of the last samples in a request that was refused, though some of it may have been written.
+        """
         response, count = self._ask(http, chunk, done)
         if response.status < 300:
             written = _count(response, "Samples") if self.spoken == "2.0" else count
@@ -165,17 +184,22 @@ class Sender:
             said = response.excerpt(EXCERPT)
             reason = f"{response.reason}: {said}" if said else response.reason
         if len(chunk) > 1:
+            if not newest and not (self.spoken == "2.0" and response.headers.get(_WRITTEN.format("Samples")) == "0"):
+                newest = {one.place: one.at for one in chunk}
             middle = len(chunk) // 2
-            self._send(http, chunk[:middle], done, again=True)
-            self._send(http, chunk[middle:], done, again=True)
+            self._send(http, chunk[:middle], done, newest)
+            self._send(http, chunk[middle:], done, newest)
             return
         (one,) = chunk
         out_of_turn = any(text in reason.lower().replace("-", " ") for text in _OUT_OF_TURN)
         if one.ends:
             done.unwanted_ends += 1
-        elif out_of_turn and not one.late and (again or one.repeated):
-            done.samples += count  # it, or a newer one, came with a request that was not answered, or not for all it held
+        elif out_of_turn and not one.late and one.repeated:
+            done.samples += count  # it, or a newer one, came with a request that was not answered
+        elif out_of_turn and not one.late and one.at < newest.get(one.place, one.at):
+            done.doubtful.append((one, count, reason))
         else:
+            done.behind |= {one.place} if out_of_turn and not one.late else set()
             done.refused |= dict.fromkeys(one.seqs, reason)
 
     def _ask(self, http: Http, chunk: Sequence[Planned], done: Written) -> tuple[Response, int]:
