@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr
 
@@ -140,7 +140,7 @@ class Notify(Destination):
 
     def public_name(self, table: str) -> str:
         """The kinds of address; the rest may be secret."""
-        return ", ".join(dict.fromkeys(urlsplit(url.get_secret_value()).scheme or "?" for url in self.urls))
+        return ", ".join(dict.fromkeys(_scheme(url.get_secret_value()) or "?" for url in self.urls))
 
     # ---- messages ----------------------------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Notify(Destination):
         secrets: list[str] = []
         for url in self.urls:
             text = url.get_secret_value()
-            parts = urlsplit(text)
+            parts = _split(text)
             values = (value for _, value in parse_qsl(parts.query))
             pieces = [*parts.netloc.rpartition("@")[0].split(":"), *parts.path.split("/"), *values]
             # Many services put a token where a host would stand; a host that answers nobody's questions is no loss.
@@ -219,7 +219,16 @@ class Notify(Destination):
 
 
 def _scheme(url: str) -> str:
-    return urlsplit(url).scheme.lower() if "://" in url else ""
+    return _split(url).scheme.lower() if "://" in url else ""
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address. What is no URL, such as one with a host in brackets, is a scheme and a path: the error would quote it."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        scheme, _, rest = url.partition("://")
+        return SplitResult(scheme, "", rest, "", "")
 
 
 def _schemes(plugin: Any, *names: str) -> set[str]:

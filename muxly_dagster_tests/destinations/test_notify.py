@@ -218,3 +218,14 @@ def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None
     with pytest.raises(ValidationError) as caught:
         Notify.model_validate({"urls": ["tgram://hunter2token/1"], "body": "x", **fields})
     assert "hunter2token" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["tgram://[s3crettoken]/chat", "tgram://s3cret\u2100token/chat"])
+def test_an_address_that_is_none_is_told_and_not_shown(url: str) -> None:
+    target = Notify.model_validate({"urls": [url], "body": "{{ name }}"})
+    check = target.check()
+    shown = f"{check} {target.public_name('crm.deals')}"
+    with pytest.raises(ConfigurationError) as caught:
+        target.deliver(delivery([{"id": 1, "name": "a"}]))
+    assert "s3cret" not in f"{shown} {caught.value} {caught.value!r}"
+    assert (check.status, target.public_name("crm.deals")) == ("failed", url.partition(":")[0])

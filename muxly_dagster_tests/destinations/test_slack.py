@@ -133,6 +133,15 @@ def test_blocks_are_filled_in_and_text_stands_beside_them(workspace: SlackWorksp
     assert [message.text for message in shown] == ["R&D\n*Owner*\n<@U1>\nOpen"]
 
 
+def test_slack_looks_for_no_mentions_in_the_plain_words_of_blocks(workspace: SlackWorkspace) -> None:
+    texts = [{"type": "mrkdwn", "text": "{{ name }}"}, {"type": "mrkdwn", "text": "@here", "verbatim": False}]
+    blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": "{{ name }}"}}, {"type": "context", "elements": texts}]
+    slack(workspace, blocks=blocks).deliver(delivery([{"id": 1, "name": "@here"}]))
+    (message,) = workspace.sales.messages.values()
+    section, context = message["blocks"]
+    assert [text["verbatim"] for text in (section["text"], *context["elements"])] == [True, True, False]
+
+
 def test_a_markdown_block_shows_values_as_they_are(workspace: SlackWorkspace) -> None:
     block = {"type": "markdown", "text": "**{{ name }}**"}
     slack(workspace, blocks=[block], text="x").deliver(delivery([{"id": 1, "name": "_R&D_ <!channel>"}]))

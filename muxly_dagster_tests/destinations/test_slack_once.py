@@ -61,6 +61,16 @@ def test_a_key_begins_anew_where_somebody_deleted_its_message(workspace: SlackWo
     assert workspace.sales.texts == ["b"]
 
 
+def test_of_several_messages_of_a_key_the_newest_is_kept_in_mind(workspace: SlackWorkspace) -> None:
+    slack(workspace, update_by="key").deliver(delivery([{"id": 1, "name": "a"}]))
+    workspace.say("chat.update", "edit_window_closed")
+    slack(workspace, update_by="key").deliver(delivery([{"id": 1, "name": "b"}], after=1))
+    again = slack(workspace, update_by="key")
+    for after, name in ((2, "c"), (3, "d")):
+        again.deliver(delivery([{"id": 1, "name": name}], after=after))
+    assert workspace.sales.texts == ["a", "d"]
+
+
 def test_blocks_that_a_newer_state_has_not_are_taken_away(workspace: SlackWorkspace) -> None:
     slack(workspace, update_by="key", blocks=[{"type": "divider"}]).deliver(delivery([{"id": 1, "name": "a"}]))
     slack(workspace, update_by="key").deliver(delivery([{"id": 1, "name": "b"}], after=1))

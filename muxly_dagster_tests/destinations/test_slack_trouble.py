@@ -84,6 +84,48 @@ def test_slacks_codes_about_a_message_refuse_its_records(workspace: SlackWorkspa
     assert code in receipt.refused[0].reason
 
 
+def test_a_scope_that_the_app_lacks_is_no_records_fault(workspace: SlackWorkspace) -> None:
+    workspace.say("chat.postMessage", "missing_scope", needed="chat:write", times=9)
+    with pytest.raises(ConfigurationError, match="it needs chat:write") as caught:
+        slack(workspace, channel_by="to").deliver(delivery([{"id": 1, "name": "a", "to": "C0SALES00"}]))
+    assert "give the app the scope" in str(caught.value)
+
+
+def test_channels_are_listed_once_however_many_names_nobody_knows(workspace: SlackWorkspace) -> None:
+    rows = [{"id": n, "name": f"n{n}", "to": f"#nowhere-{n}" if n % 2 else "#sales"} for n in range(20)]
+    receipt = slack(workspace, channel_by="to").deliver(delivery(rows))
+    assert (receipt.accepted, len(receipt.refused)) == (10, 10)
+    assert len(workspace.asked("conversations.list")) == 1
+
+
+def test_channels_that_cannot_be_read_yet_do_not_hold_those_that_were(workspace: SlackWorkspace) -> None:
+    """Slack lets an app read some fifty channels a minute: with more of them, a delivery that had to read all first would never begin."""
+    for n in range(6):
+        workspace.add(f"C0MANY00{n}", f"many-{n}")
+    rows = [{"id": n, "name": f"n{n}", "to": f"C0MANY00{n}"} for n in range(6)]
+    target, left, rounds = slack(workspace, channel_by="to"), delivery(rows), 0
+    while True:
+        before = len(workspace.asked("conversations.history"))
+        workspace.allowed = {"conversations.history": before + 2}
+        receipt = target.deliver(left)
+        rounds += 1
+        if receipt.upto is None:
+            break
+        assert receipt.retry is not None and receipt.retry.after == 3600
+        assert receipt.accepted == 2
+        left = delivery([row for row in rows if row["id"] >= receipt.upto], after=receipt.upto)
+    assert rounds == 3
+    assert [channel.texts for channel in workspace.channels.values() if channel.name.startswith("many")] == [[f"n{n}"] for n in range(6)]
+
+
+@pytest.mark.parametrize(("said", "after"), [("inf", 86_400), ("1e300", 86_400), ("nan", None), ("-5", 0), ("soon", None)])
+def test_a_wait_of_any_shape_is_one_that_the_road_can_count_with(workspace: SlackWorkspace, said: str, after: float | None) -> None:
+    workspace.fail("chat.postMessage", 429, times=9, Retry_After=said)
+    with pytest.raises(RetryLater) as caught:
+        slack(workspace).deliver(delivery([{"id": 1, "name": "a"}]))
+    assert caught.value.after == after
+
+
 def test_a_person_who_must_act_does_not_undo_what_is_posted(workspace: SlackWorkspace) -> None:
     workspace.held = lambda: workspace.say("chat.postMessage", "token_revoked")
     receipt = slack(workspace).deliver(delivery([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]))

@@ -74,6 +74,9 @@ class SlackWorkspace:
         self.page = 100
         self.held: Callable[[], None] | None = None
         self.faults: list[Fault] = []
+        self.allowed: dict[str, int] = {}
+        """So many requests for a method are answered; the others are told to come back in an hour."""
+
         self._last = 0.0
         self._lock = threading.RLock()
         self._server = Server(self._reply)
@@ -153,6 +156,8 @@ class SlackWorkspace:
         given = _arguments(asked)
         if asked.headers.get("authorization") != f"Bearer {TOKEN}":
             return json_answer({"ok": False, "error": "invalid_auth"})
+        if method in self.allowed and len(self.asked(method)) > self.allowed[method]:
+            return json_answer({"ok": False, "error": "ratelimited"}, 429, Retry_After="3600")
         needed = _NEEDS.get(method)
         if needed is not None and needed not in self.scopes:
             said = {"ok": False, "error": "missing_scope", "needed": needed, "provided": ",".join(sorted(self.scopes))}

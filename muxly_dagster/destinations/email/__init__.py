@@ -145,6 +145,9 @@ class Email(Destination):
         error: MuxlyError | None = None
         with self._connection() as connection:
             for letter, recipients in self._mails(delivery, settled):
+                # The mail with the first change is always among them, so that every delivery confirms something.
+                if done.mails >= _AT_A_TIME and first not in letter.seqs:
+                    continue
                 try:
                     self._send(connection, delivery, letter, recipients, settled, done)
                 except RetryLater as later:
@@ -158,8 +161,9 @@ class Email(Destination):
                 if done.nobody == _REFUSALS_OF_NOBODY and not done.mails and not self._by_record:
                     what = f"the server takes no mail for {self.public_name(delivery.table)}: {done.last_refusal}"
                     raise ConfigurationError(what, do="correct `to`", where=self.host)
-                if done.mails >= _AT_A_TIME and error is None and settled.first_open != first:
-                    break
+            else:
+                if done.mails >= _AT_A_TIME:
+                    error = None  # the mails that are left go at once; whoever must wait is asked again with the last of them
         return settled.receipt(self._detail(done), error)
 
     def check(self) -> CheckResult:

@@ -4,7 +4,7 @@ With a token, every message carries the records it shows in its metadata, so tha
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from muxly_dagster.destinations.slack.notes import Note, compose, key_of, shown,
 from muxly_dagster.destinations.slack.posting import AT_ONCE, Pace, Posting, Way
 from muxly_dagster.destinations.slack.recalling import Recall, look_back
 from muxly_dagster.destinations.slack.workspace import Hook, Known, Made, Spot, Workspace
-from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused
+from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
 from muxly_dagster.measures import Duration, parse_duration
 from muxly_dagster.messages import (
     Group,
@@ -121,10 +121,11 @@ class Slack(Destination):
         silent = frozenset() if self.deletes else deleted(delivery)
         found = self._letters(delivery, silent)
         wall = self._wall(stop)
-        ids, unread = self._look_back(delivery, found, recall, wall) if isinstance(wall, Workspace) else ({}, {})
+        ids, unread, later = self._look_back(delivery, found, recall, wall) if isinstance(wall, Workspace) else ({}, {}, None)
         seen = recall.seen(found, delivery, self.update_by)
         settled.accept(silent | seen)
-        queues = self._queues(self._letters(delivery, silent | seen) if seen else found, settled, unread)
+        waiting = self._beyond(found, {*ids, *unread}) if later is not None else frozenset()
+        queues = self._queues(self._letters(delivery, silent | seen | waiting) if seen or waiting else found, settled, unread)
         way = Way(ids, not self.channel_by, bool(self.update_by), self.pace, self.concurrency)
         posting = Posting(wall, delivery, settled, recall, stop)
         posting.run(queues, lambda note: self._made(delivery, note.letter), way, self._pace)
@@ -134,8 +135,9 @@ class Slack(Destination):
         detail |= {"already_there": len(seen)} if seen else {}
         detail |= {"not_looked_through": unread} if unread else {}
         detail |= {"last": tally.last.ts} | self._link(wall, tally.last) if tally.last.ts else {}
-        receipt = settled.receipt(detail, posting.error)
-        if posting.error is None:
+        error = posting.error or later
+        receipt = settled.receipt(detail, error)
+        if error is None:
             recall.end(delivery.upto if receipt.upto is None else receipt.upto)
         return receipt
 
@@ -212,9 +214,10 @@ class Slack(Destination):
 
     def _look_back(
         self, delivery: Delivery, found: Sequence[Letter], recall: Recall, workspace: Workspace
-    ) -> tuple[dict[str, str], dict[str, str]]:
-        """Read what stands in the channels of these messages, where it is not known: the channels' ids by name, and why which could
-        not be read. Raises ConfigurationError where that is in the way of every record."""
+    ) -> tuple[dict[str, str], dict[str, str], RetryLater | None]:
+        """Read what stands in the channels of these messages, where it is not known: the channels' ids by name, why which could not be
+        read, and the passing trouble that keeps the rest of them for later. Raises ConfigurationError where that is in the way of every
+        record."""
         ids: dict[str, str] = {}
         unread: dict[str, str] = {}
         keyed, lookback = bool(self.thread_by or self.update_by), parse_duration(self.lookback).total_seconds()
@@ -223,16 +226,23 @@ class Slack(Destination):
                 id_ = workspace.channel_id(name)
                 if id_ is None:
                     raise Refused("channel_not_found", "channel_not_found: the app sees no channel of this name")
-                ids[name] = id_
                 refused = look_back(recall, workspace, delivery, id_, keyed=keyed, lookback=lookback)
+                ids[name] = id_
             except Refused as unknown:
                 refused = unknown
+            except RetryLater as later:
+                return ids, unread, later
             if refused is not None and keyed and (not self.channel_by or refused.code == "missing_scope"):
                 what = f"earlier messages cannot be found, as `thread_by` and `update_by` need: {refused.said}"
                 raise ConfigurationError(what, do=SCOPES, where=name)
             if refused is not None:
                 unread[name] = refused.said
-        return ids, unread
+        return ids, unread, None
+
+    def _beyond(self, found: Sequence[Letter], reached: Collection[str]) -> frozenset[int]:
+        """The changes whose channels were not come to."""
+        channels = ((self._channel_of(letter), letter) for letter in found)
+        return frozenset(seq for channel, letter in channels if channel and channel not in reached for seq in letter.seqs)
 
     # ---- Slack -----------------------------------------------------------------------------------------------------------
 

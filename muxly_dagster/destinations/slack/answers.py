@@ -4,6 +4,7 @@ https://docs.slack.dev/reference/methods/chat.postMessage and https://docs.slack
 """
 
 import http.client
+import math
 import re
 import ssl
 from collections.abc import Mapping
@@ -48,7 +49,6 @@ _CHANNEL = frozenset(
         "is_archived",
         "channel_is_archived",
         "not_in_channel",
-        "missing_scope",
         "is_inactive",
         "user_not_found",
         "user_disabled",
@@ -98,6 +98,7 @@ _DO = {
     "is_archived": "unarchive the channel, or name another one",
     "channel_is_archived": "unarchive the channel, or make a webhook for another one",
 }
+_LONGEST_WAIT = 86_400.0
 _CODE = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -162,7 +163,9 @@ def _said(code: str, body: Mapping[str, Any]) -> str:
 
 
 def _seconds(text: str) -> float | None:
+    """A Retry-After as seconds, at most a day; None where it is no number."""
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
         return None
+    return None if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_WAIT)

@@ -153,7 +153,9 @@ def _fitted(value: Any, place: str = "") -> Any:
     kind, text = str(value.get("type", "")), value.get("text")
     if isinstance(text, str) and kind in ("plain_text", "mrkdwn", "markdown"):
         most = _MOST_MARKDOWN if kind == "markdown" else _MOST_IN.get(place, _MOST_BLOCK_TEXT)
-        return {**value, "text": shorten(text, most) if kind == "plain_text" else cut(text, most)}
+        # Without `verbatim`, Slack looks for mentions and channels in plain words, such as `@here` in a value.
+        literal = {"verbatim": True} if kind == "mrkdwn" else {}
+        return literal | {**value, "text": shorten(text, most) if kind == "plain_text" else cut(text, most)}
     return {name: _fitted(each, name if name in _MOST_IN else kind) for name, each in value.items()}
 
 

@@ -39,8 +39,9 @@ class Recall:
     def end(self, upto: int) -> None:
         """After a delivery of which every message is answered for, or certainly not sent. What is behind is forgotten, but for the
         message that each thread begins with."""
-        newest = {(each.channel, each.key): name for name, each in self.posted.items() if each.key and each.thread == each.ts}
-        self.posted = {name: each for name, each in self.posted.items() if each.last > upto or name in newest.values()}
+        roots = sorted((each for each in self.posted.values() if each.key and each.thread == each.ts), key=lambda each: each.ts)
+        newest = set({(each.channel, each.key): (each.channel, each.ts) for each in roots}.values())
+        self.posted = {name: each for name, each in self.posted.items() if each.last > upto or name in newest}
         self.upto, self.doubtful = upto, False
 
     def add(self, posted: Posted) -> None:

@@ -73,6 +73,8 @@ class Workspace:
         self._client.timeout = max(1, round(timeout))
         self._client.retry_handlers = []  # it would post again after a broken connection, without looking
         self._known, self._stop = known, stop
+        self._listed = False
+        self._unlisted: Refused | None = None
 
     def me(self) -> Mapping[str, Any]:
         """Who the token signs in: `team`, `user`, `user_id`, `bot_id`."""
@@ -96,9 +98,23 @@ class Workspace:
                 opened, _ = self._ask(self._client.conversations_open, users=name)
                 self._known.ids[name] = str(opened["channel"]["id"])
             else:
-                for each in self._channels():
-                    self._known.ids |= {str(each["name"]): str(each["id"]), f"#{each['name']}": str(each["id"])}
+                self._learn_names()
         return self._known.ids.get(name)
+
+    def _learn_names(self) -> None:
+        """List the channels, once: names that nobody knows may be many, and Slack lets an app list some twenty times a minute."""
+        if self._unlisted is not None:
+            raise self._unlisted
+        if self._listed:
+            return
+        try:
+            found = self._channels()
+        except Refused as refused:
+            self._unlisted = refused
+            raise
+        self._listed = True
+        for each in found:
+            self._known.ids |= {str(each["name"]): str(each["id"]), f"#{each['name']}": str(each["id"])}
 
     def _channels(self) -> list[Mapping[str, Any]]:
         """The channels that the app sees: private ones only where it has the scope for them."""
