@@ -22,7 +22,7 @@ from muxly_dagster.rehearsing import Difference
 from muxly_dagster.routing import Router, Rule
 from muxly_dagster.services import Services
 from muxly_dagster.settings import Settings
-from muxly_dagster.state import BreakerState, DeadLetter, State
+from muxly_dagster.state import BreakerState, DeadLetter, State, Wait
 from muxly_dagster.state.answers import KeptAnswers
 
 if TYPE_CHECKING:
@@ -90,11 +90,21 @@ class Runtime:
         """How many changes a target has not dealt with yet."""
         return delivery.lag(self.lake, self.state, self.assembly.targets[target])
 
-    def deliver_table(self, table: str, key: tuple[str, ...], destination: str, *, run_id: str) -> Outcome:
+    def behind(self, target: str) -> tuple[int, dt.datetime | None]:
+        """How many changes a target has not dealt with yet, and when the oldest of them was read."""
+        return delivery.behind(self.lake, self.state, self.assembly.targets[target])
+
+    def deliver_table(self, table: str, key: tuple[str, ...], destination: str, *, run_id: str, leave: Leave = NO_LEAVE) -> Outcome:
         """Deliver a lake table that no route names, such as a person's own asset, to a destination of the project."""
+        name = f"{table}.{destination}"
+        if name in self.assembly.targets:
+            # They would share an offset, and each would begin anew behind the other.
+            raise ConfigurationError(
+                f"a route and an asset of the project are both delivered as {name}", do="give one of them another name"
+            )
         route = RouteSpec.model_validate({"from": table, "to": destination})
         target = Target(
-            name=f"{table}.{destination}",
+            name=name,
             route=table,
             spec=route,
             table=table,
@@ -104,7 +114,7 @@ class Runtime:
             destination=self.assembly.destinations[destination],
             router=Router([Rule(None, (destination,))]),
         )
-        return delivery.deliver(self.lake, self.state, target, run_id=run_id)
+        return delivery.deliver(self.lake, self.state, target, run_id=run_id, leave=leave)
 
     def targets(self, name: str) -> list[Target]:
         """The targets that a name means: one delivery, or all of a route. Raises ConfigurationError for a name that is neither."""
@@ -134,7 +144,11 @@ class Runtime:
         if destination not in self.assembly.destinations:
             do = did_you_mean(destination, self.assembly.destinations)
             raise ConfigurationError(f"there is no destination named {destination}", do=do)
-        return self.state.breakers.resume(destination, dt.datetime.now(dt.UTC))
+        now = dt.datetime.now(dt.UTC)
+        for name, target in self.assembly.targets.items():
+            if target.destination_name == destination and self.lag(name) > 0:
+                self.state.waiting.put(Wait(name, now, "its destination was resumed"))
+        return self.state.breakers.resume(destination, now)
 
     def compare_rules(self, route: str, since: dt.timedelta) -> list[Difference]:
         """What the rules of today would have done differently with the changes of the last while."""

@@ -5,13 +5,11 @@ import time
 import dagster as dg
 
 from muxly_dagster.defs.failures import dagster_errors
+from muxly_dagster.defs.metadata import PAST_GUARD
 from muxly_dagster.defs.resources import OpenProject
 from muxly_dagster.delivery import Leave
 from muxly_dagster.outcome import Outcome, Progress, Watch
 from muxly_dagster.runtime import Runtime
-
-PAST_GUARD = "muxly/past_guard"
-"""The tag of a run, set to "true", that lets deliveries do what their guards would stop."""
 
 _SECONDS_BETWEEN_REPORTS = 10.0
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from muxly_dagster import records
 from muxly_dagster.defs.failures import dagster_errors
-from muxly_dagster.defs.metadata import TABLE_NAME, lake_metadata
+from muxly_dagster.defs.metadata import PAST_GUARD, TABLE_NAME, lake_metadata
+from muxly_dagster.delivery import Leave
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake, LakeTable
 from muxly_dagster.runtime import Runtime
@@ -76,7 +77,8 @@ class DestinationIOManager(LakeIOManager):
         with dagster_errors():
             name = _table_name(context.asset_key)
             key = _key_columns(context.definition_metadata.get(KEY, ()), name)
-            outcome = self._project().deliver_table(name, key, self._destination, run_id=context.run_id)
+            leave = Leave(past_guard=context.step_context.dagster_run.tags.get(PAST_GUARD) == "true")
+            outcome = self._project().deliver_table(name, key, self._destination, run_id=context.run_id, leave=leave)
             context.add_output_metadata({"accepted": outcome.accepted, "rows_refused": outcome.refused, "delivered_to": self._destination})
 
 

@@ -14,7 +14,7 @@ from muxly_dagster.delivery.letters import edit, replay, skip
 from muxly_dagster.delivery.patience import Patience
 from muxly_dagster.delivery.planning import Planned, TooMuch, plan
 from muxly_dagster.delivery.sending import Stopped, delivery_of
-from muxly_dagster.delivery.standing import Standing, lag, oldest_waiting, resync, rewind, standing
+from muxly_dagster.delivery.standing import Standing, behind, lag, oldest_waiting, resync, rewind, standing
 
 __all__ = [
     "NO_LEAVE",
@@ -25,6 +25,7 @@ __all__ = [
     "Standing",
     "Stopped",
     "TooMuch",
+    "behind",
     "deliver",
     "delivery_of",
     "edit",

@@ -68,7 +68,8 @@ def guard(state: State, target: Target, table: LakeTable, after: int, patience: 
         raise TooMuch(
             found,
             where=target.name,
-            do=f"look at it with `muxly plan {target.name}`; if it is right, `muxly run {target.name} --past-guard`",
+            do=f"look at it with `muxly plan {target.name}`; if it is right, `muxly run {target.name} --past-guard`,"
+            " or in Dagster a run with the tag muxly/past_guard: true",
         )
 
 

@@ -3,6 +3,8 @@
 import datetime as dt
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from muxly_dagster import records
 from muxly_dagster.assembly import Target
 from muxly_dagster.lake import Lake, LakeTable
@@ -26,11 +28,12 @@ class Standing:
 def standing(lake: Lake, state: State, target: Target) -> Standing:
     """Where a target is now."""
     last = state.ledger.receipts(target.name, limit=1)
+    waiting, oldest = behind(lake, state, target)
     return Standing(
         target.name,
         target.destination_name,
-        lag(lake, state, target),
-        oldest_waiting(lake, state, target),
+        waiting,
+        oldest,
         state.waiting.read(target.name),
         state.breakers.read(target.destination_name),
         state.ledger.count_open(target.name),
@@ -46,11 +49,21 @@ def lag(lake: Lake, state: State, target: Target) -> int:
 
 def oldest_waiting(lake: Lake, state: State, target: Target) -> dt.datetime | None:
     """When the oldest change was read that a target has not dealt with yet; None where nothing waits."""
+    return behind(lake, state, target)[1]
+
+
+def behind(lake: Lake, state: State, target: Target) -> tuple[int, dt.datetime | None]:
+    """`lag` and `oldest_waiting`, with the table opened once: a sensor asks for every target, every minute."""
     table = lake.table(target.table)
-    if table is None or table.head <= (done := _done(state, target, table)):
-        return None
-    read_at: dt.datetime = table.changes(done, done + 1)[records.AT][0].as_py()
-    return read_at
+    if table is None:
+        return 0, None
+    done = _done(state, target, table)
+    if table.head <= done:
+        return table.head - done, None
+    [read_at] = (
+        at for batch in table.batches([records.AT], filter=pc.field(records.SEQ) == done + 1) for at in batch.column(0).to_pylist()
+    )
+    return table.head - done, read_at
 
 
 def rewind(lake: Lake, state: State, target: Target) -> None:

@@ -1,7 +1,7 @@
 """The lake as an IO manager: people's own assets read pulls and leave tables."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 import duckdb
@@ -13,7 +13,7 @@ from muxly_dagster.defs.project import assembly_definitions
 from muxly_dagster.lake import Lake
 from muxly_dagster.runtime import Runtime
 from muxly_dagster.settings import Settings
-from muxly_dagster_tests.defs.shop import Shop, assembly
+from muxly_dagster_tests.defs.shop import Basket, Shop, assembly
 
 ORDERS = dg.AssetIn(key=["shop", "orders"])
 
@@ -161,3 +161,45 @@ def test_partitions_are_refused(shop: Shop, shop_settings: Settings, instance: d
     )
 
     assert "the asset copied has partitions, but a lake table is stored and read as a whole" in failure(result)
+
+
+class Shelf(Basket):
+    """A destination of whole tables that deletes what is gone."""
+
+    bulk: ClassVar[bool] = True
+
+    @property
+    def passes_deletes(self) -> bool:
+        return True
+
+
+def shelved(
+    shop_settings: Settings, instance: dg.DagsterInstance, shelf: Shelf, name: str, ids: list[int], tags: dict[str, str] | None = None
+) -> dg.ExecuteInProcessResult:
+    """Run an asset of this name, with rows of these ids, that is delivered to the destination `big`."""
+
+    @dg.asset(name=name, io_manager_key="big_io_manager", metadata={"muxly/key": ["id"]})
+    def table() -> pa.Table:
+        return pa.table({"id": ids})
+
+    definitions = dg.Definitions.merge(
+        assembly_definitions(assembly(baskets={"big": shelf, "rest": Basket()}), shop_settings), dg.Definitions(assets=[table])
+    )
+    job = definitions.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=[dg.AssetKey([name])], tags=tags)
+
+
+def test_a_guard_that_stops_an_asset_is_passed_by_a_runs_tag(shop_settings: Settings, instance: dg.DagsterInstance) -> None:
+    shelf = Shelf.model_validate({"guard": {"at_least": 1}})
+    assert shelved(shop_settings, instance, shelf, "stock", [1, 2, 3, 4]).success
+    assert not shelved(shop_settings, instance, shelf, "stock", [1]).success
+    assert len(shelf._taken) == 4
+    assert shelved(shop_settings, instance, shelf, "stock", [1], {"muxly/past_guard": "true"}).success
+    assert len(shelf._taken) == 7
+
+
+def test_an_asset_and_a_route_cannot_be_the_same_delivery(shop_settings: Settings, instance: dg.DagsterInstance) -> None:
+    """They would share one offset, and send everything again behind each other."""
+    shelf = Shelf.model_validate({})
+    assert not shelved(shop_settings, instance, shelf, "sales", [1]).success
+    assert shelf._taken == []

@@ -104,3 +104,17 @@ def test_a_delivery_that_failed_is_resumed_after_a_restart(
     assert [row["id"] for row in baskets["big"]._taken] == [1]
     with Runtime.of(shop_settings, declared) as runtime:
         assert runtime.state.waiting.all() == []
+
+
+def test_a_destination_that_is_resumed_is_delivered_to_at_once(
+    shop: Shop, baskets: dict[str, Basket], shop_settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    """What was switched off waits for nothing, so that nobody would come back to it."""
+    declared = assembly(shop, baskets)
+    definitions = assembly_definitions(declared, shop_settings)
+    with Runtime.of(shop_settings, declared) as runtime:
+        runtime.run("shop.orders")
+        runtime.state.breakers.disable("big", "gone", dt.datetime.now(dt.UTC))
+        assert tick(definitions, instance) == []
+        runtime.resume("big")
+    assert selected(tick(definitions, instance)) == [["sales/big"]]
