@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from muxly_dagster.destinations.slack import Slack
 from muxly_dagster.destinations.slack.posting import Pace
 from muxly_dagster.errors import ConfigurationError, GoneError, RetryLater, SignInError
 from muxly_dagster.testing import delivery
+from muxly_dagster_tests.http.server import Server, answer
 from muxly_dagster_tests.http.test_transport import certificate, https_server
 from muxly_dagster_tests.peers.slack import HOOK, TOKEN, SlackWorkspace, hook, slack
 
@@ -116,6 +118,22 @@ def test_channels_that_cannot_be_read_yet_do_not_hold_those_that_were(workspace:
         left = delivery([row for row in rows if row["id"] >= receipt.upto], after=receipt.upto)
     assert rounds == 3
     assert [channel.texts for channel in workspace.channels.values() if channel.name.startswith("many")] == [[f"n{n}"] for n in range(6)]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("way", ["token", "hook"])
+def test_a_redirect_is_no_answer_and_gets_no_token(status: int, way: str) -> None:
+    with Server(lambda asked: answer(200, "ok")) as elsewhere, Server(lambda asked: answer(status, Location=f"{elsewhere.url}/x")) as moved:
+        fields = {"token": TOKEN, "channel": "C0SALES00", "base_url": moved.url} if way == "token" else {"webhook_url": moved.url + HOOK}
+        with pytest.raises(RetryLater, match=f"HTTP {status}"):
+            Slack.model_validate({"pace": 0, "text": "x", **fields}).deliver(delivery([{"id": 1}]))
+        assert elsewhere.asked == []
+
+
+def test_an_address_of_a_file_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "auth.test").write_text('{"ok": true}')
+    target = Slack.model_validate({"token": TOKEN, "channel": "C0SALES00", "base_url": tmp_path.as_uri(), "text": "x"})
+    assert (target.check().status, "cannot be read" in target.check().what) == ("failed", True)
 
 
 @pytest.mark.parametrize(("said", "after"), [("inf", 86_400), ("1e300", 86_400), ("nan", None), ("-5", 0), ("soon", None)])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from muxly_dagster.destinations.slack.answers import Refused, read, unreachable
+from muxly_dagster.destinations.slack.straight import keep_hook_straight, keep_straight
 from muxly_dagster.errors import RetryLater
 from muxly_dagster.messages import host_of
 
@@ -72,6 +73,7 @@ class Workspace:
         self._client.base_url = base_url.rstrip("/") + "/"
         self._client.timeout = max(1, round(timeout))
         self._client.retry_handlers = []  # it would post again after a broken connection, without looking
+        keep_straight(self._client)
         self._known, self._stop = known, stop
         self._listed = False
         self._unlisted: Refused | None = None
@@ -199,6 +201,7 @@ class Hook:
         self.url = url
         self._where = host_of(url)
         self._client = WebhookClient(url, timeout=max(1, round(timeout)), logger=_SILENT, retry_handlers=[])
+        keep_hook_straight(self._client)
         self._stop = stop
 
     def post(self, channel: str, made: Made, metadata: Mapping[str, Any], thread: str = "") -> Spot:
