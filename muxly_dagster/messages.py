@@ -20,7 +20,7 @@ import jinja2
 import jinja2.meta
 import jinja2.sandbox
 import pyarrow.compute as pc
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from muxly_dagster import records, sandbox
 from muxly_dagster.destination import Delivery, Receipt, Refusal
@@ -351,6 +351,21 @@ def host_of(address: str) -> str:
     """Scheme and host of an address; what comes behind may be its password."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _sound_address(address: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(address.get_secret_value())
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its words quote the address
+        sound = False
+    if not sound:
+        raise ValueError("the address must start with https:// and name a host")
+    return address
+
+
+PostingAddress = Annotated[SecretStr, AfterValidator(_sound_address)]
+"""An address that posts whatever is sent to it, and so is its own password."""
 
 
 def check_address(address: str, timeout: float) -> CheckResult:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from muxly_dagster import records
 from muxly_dagster.destination import Delivery, Destination, Message, Receipt
@@ -18,6 +18,7 @@ from muxly_dagster.messages import (
     Escape,
     Group,
     Letter,
+    PostingAddress,
     Settled,
     Template,
     TemplateText,
@@ -62,7 +63,7 @@ class Teams(Destination):
     # Whoever has the address can post: pydantic must not quote it.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: SecretStr = Field(description="The address of the workflow's webhook. Kept like a password, because it is one.")
+    url: PostingAddress = Field(description="The address of the workflow's webhook. Kept like a password, because it is one.")
     heading: TemplateText = Field("", alias="title", description="The card's title: a template.")
     text: TemplateText = Field("", description="The card's text: a template in Markdown.", examples=["{{ name }} is {{ stage }}."])
     facts: dict[str, TemplateText] = Field(
@@ -80,14 +81,6 @@ class Teams(Destination):
     pace: float = Field(1.0, ge=0, le=60, description="Least seconds between two messages.")
     timeout: float = Field(30.0, gt=0, description="Seconds to wait for an answer.")
     retries: Retries = Field(Retries(attempts=4, cap=15.0), description="How a passing trouble (429, 5xx, no connection) is met.")
-
-    @field_validator("url")
-    @classmethod
-    def _http_address(cls, url: SecretStr) -> SecretStr:
-        parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("the address must start with https:// and name a host")
-        return url
 
     @model_validator(mode="after")
     def _something_to_say(self) -> Self:

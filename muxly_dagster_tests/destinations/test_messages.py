@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from muxly_dagster.destination import Delivery
 from muxly_dagster.destinations.slack.notes import cut, escape
@@ -20,6 +20,7 @@ from muxly_dagster.errors import ConfigurationError, RecordRefused, RetryLater, 
 from muxly_dagster.messages import (
     Group,
     Letter,
+    PostingAddress,
     Settled,
     Template,
     TemplateText,
@@ -284,6 +285,21 @@ def test_a_receipt_answers_for_the_beginning_and_for_what_was_taken_behind_a_gap
 
 
 # ---- addresses
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x/s3cret", "https:///s3cret", "https://[s3cret/x", "https://a:s3cret@h\u2100st/x", "https://h:s3cret/x"]
+)
+def test_an_address_that_posts_is_one_of_http_and_quoted_nowhere(url: str) -> None:
+    with pytest.raises(ValidationError, match="must start with https:// and name a host") as caught:
+        Hooked(url=SecretStr(url))
+    assert "s3cret" not in f"{caught.value}"
+    assert Hooked(url=SecretStr("https://hooks.example:8443/s3cret")).url.get_secret_value().endswith("/s3cret")
+
+
+class Hooked(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+    url: PostingAddress
 
 
 def test_an_address_that_posts_is_only_reached() -> None:

@@ -6,7 +6,6 @@ With a token, every message carries the records it shows in its metadata, so tha
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
@@ -22,6 +21,7 @@ from muxly_dagster.measures import Duration, parse_duration
 from muxly_dagster.messages import (
     Group,
     Letter,
+    PostingAddress,
     Settled,
     TemplateText,
     TemplateTree,
@@ -50,7 +50,7 @@ class Slack(Destination):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     token: SecretStr | None = Field(None, description="The app's bot token (`xoxb-...`). This, or `webhook_url`.")
-    webhook_url: SecretStr | None = Field(None, description="The address of an incoming webhook, which posts to one channel.")
+    webhook_url: PostingAddress | None = Field(None, description="The address of an incoming webhook, which posts to one channel.")
     channel: str = Field("", description="With a token: the channel, by id (better) or name, or a person's id.", examples=["C0123456789"])
     channel_by: str = Field("", description="With a token: the column that names each record's channel.", examples=["owner_channel"])
     text: TemplateText = Field(description="The message: a template in Slack's mrkdwn. Beside `blocks`, what notifications show.")
@@ -79,14 +79,6 @@ class Slack(Destination):
     _known: Known = PrivateAttr(default_factory=Known)
     _recalls: dict[tuple[str, str], Recall] = PrivateAttr(default_factory=dict)
     _pace: Pace = PrivateAttr(default_factory=Pace)
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _http_address(cls, url: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit(url.get_secret_value()) if url else None
-        if parts is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
-            raise ValueError("the address must start with https:// and name a host")
-        return url
 
     @field_validator("blocks")
     @classmethod
