@@ -60,10 +60,8 @@ def behind(lake: Lake, state: State, target: Target) -> tuple[int, dt.datetime |
     done = _done(state, target, table)
     if table.head <= done:
         return table.head - done, None
-    [read_at] = (
-        at for batch in table.batches([records.AT], filter=pc.field(records.SEQ) == done + 1) for at in batch.column(0).to_pylist()
-    )
-    return table.head - done, read_at
+    first = table.batches([records.AT], filter=pc.field(records.SEQ) == done + 1)
+    return table.head - done, next(at for batch in first for at in batch.column(0).to_pylist())
 
 
 def rewind(lake: Lake, state: State, target: Target) -> None:

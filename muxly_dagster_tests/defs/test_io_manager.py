@@ -183,7 +183,8 @@ def shelved(
         return pa.table({"id": ids})
 
     definitions = dg.Definitions.merge(
-        assembly_definitions(assembly(baskets={"big": shelf, "rest": Basket()}), shop_settings), dg.Definitions(assets=[table])
+        assembly_definitions(assembly(baskets={"big": shelf, "rest": Basket.model_validate({})}), shop_settings),
+        dg.Definitions(assets=[table]),
     )
     job = definitions.resolve_implicit_global_asset_job_def()
     return job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=[dg.AssetKey([name])], tags=tags)

@@ -43,7 +43,12 @@ def run_once(folder: Path, database_url: str) -> None:
 
 def run_and_die(folder: Path, database_url: str, point: str, when: str, occurrence: int) -> None:
     """Run, and kill this very process with SIGKILL before or after the n-th time it comes by a point."""
-    owner, name = POINTS[point]
+    die_at(*POINTS[point], when, occurrence)
+    run_once(folder, database_url)
+
+
+def die_at(owner: type, name: str, when: str, occurrence: int) -> None:
+    """From now on, kill this very process before or after the n-th call of a method."""
     original: Callable[..., Any] = getattr(owner, name)
     seen = 0
 
@@ -58,7 +63,6 @@ def run_and_die(folder: Path, database_url: str, point: str, when: str, occurren
         return result
 
     setattr(owner, name, deadly)
-    run_once(folder, database_url)
 
 
 def _pull() -> Pull:
