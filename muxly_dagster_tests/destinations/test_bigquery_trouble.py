@@ -52,9 +52,9 @@ def _do(error: MuxlyError) -> str:
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("mode", ["append", "mirror"])
 def test_whatever_request_is_the_last_of_a_process_nothing_is_lost_and_nothing_twice(mart: Warehouse, mode: str, moment: str) -> None:
-    spared = 0
+    spared, signed_in = 0, mart.destination(mode=mode)
     while True:
-        destination = mart.destination(mode=mode, table=f"t{spared}")
+        destination = signed_in.model_copy(update={"table": f"t{spared}"})
         route = f"route_{spared}.warehouse"
         cuts = Cuts("/", moment, spared=spared)
         mart.bigquery.watch = cuts
@@ -67,9 +67,10 @@ def test_whatever_request_is_the_last_of_a_process_nothing_is_lost_and_nothing_t
         receipt = destination.deliver(delivery([{"id": 1}, {"id": 2}, {"id": 3}], delivery_id=route))
         assert receipt.detail["rows_written"] == (1 if held else 3)
         assert [r["id"] for r in mart.rows(f"t{spared}")] == [1, 2, 3]
-        assert destination.position(route, "0b8e1f9c") == 3
         spared += 1
     assert spared > 8
+    mart.bigquery.watch = None
+    assert all(destination.position(f"route_{number}.warehouse", "0b8e1f9c") == 3 for number in (0, spared - 1))
 
 
 def cuts_delivery(destination: Bigquery, route: str) -> bool:
@@ -82,15 +83,13 @@ def cuts_delivery(destination: Bigquery, route: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    ("mode", "moment", "path"),
-    [("append", "before", "/upload/"), ("append", "after", "/upload/"), ("mirror", "after", "/upload/"), ("mirror", "after", "-0-2-0")],
-)
-def test_a_process_that_is_killed_leaves_a_delivery_that_is_finished_once(mart: Warehouse, mode: str, moment: str, path: str) -> None:
+@pytest.mark.parametrize(("mode", "path"), [("append", "/upload/"), ("mirror", "-0-2-0")])
+def test_a_process_that_is_killed_leaves_a_delivery_that_is_finished_once(mart: Warehouse, mode: str, path: str) -> None:
+    """Right after what counts was carried out; every other moment is in the test above, where the line is cut for good."""
     with subprocess.Popen([sys.executable, "-c", _DELIVERS, mart.bigquery.url, mode], stdin=subprocess.PIPE, text=True) as process:
 
         def kill(now: str, method: str, where: str) -> None:
-            if now == moment and path in where:
+            if now == "after" and path in where:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
                 raise Cut
@@ -101,11 +100,10 @@ def test_a_process_that_is_killed_leaves_a_delivery_that_is_finished_once(mart: 
         process.stdin.close()
         assert process.wait() == -signal.SIGKILL
     mart.bigquery.watch = None
-    done = moment == "after" and (mode == "append" or path != "/upload/")
     destination = mart.destination(mode=mode)
-    assert destination.position("big_deals.warehouse", "0b8e1f9c") == (2 if done else None)
+    assert destination.position("big_deals.warehouse", "0b8e1f9c") == 2
     receipt = destination.deliver(delivery([{"id": 1}, {"id": 2}, {"id": 3}]))
-    assert receipt.detail["rows_written"] == (1 if done else 3)
+    assert receipt.detail["rows_written"] == 1
     assert [r["id"] for r in mart.rows()] == [1, 2, 3]
 
 

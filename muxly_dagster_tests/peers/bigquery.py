@@ -32,7 +32,8 @@ REFRESH_TOKEN = "1//refresh-of-a-user"
 @functools.cache
 def key_pair(owner: str) -> tuple[str, str]:
     """A private and a public key as PEM, one pair per owner and process."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    # A short one: each reading of a key checks its primes, and the tests read some hundreds.
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return private.decode(), public.decode()

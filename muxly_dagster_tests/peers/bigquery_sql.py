@@ -1,7 +1,9 @@
 """The tables of the BigQuery stand-in and its SQL: GoogleSQL translated by sqlglot, run by DuckDB over Arrow tables."""
 
 import datetime as dt
+import functools
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+_OPENING = threading.Lock()
 _JSON = b"google:sqlType:json"
 _ADVICE = re.compile(r'(?:Referenced column|column) "?(\w+)"? not found', re.IGNORECASE)
 
@@ -98,7 +101,7 @@ def matching(rows: pa.Table, restriction: str) -> pa.Table:
     # Through positions: what DuckDB gives back would have lost the fields' metadata.
     numbered = rows.append_column("_row", pa.array(range(len(rows)), pa.int64()))
     try:
-        with _connection() as connection:
+        with opened() as connection:
             connection.register(
                 "rows", numbered.select([n for n, t in zip(numbered.column_names, numbered.schema.types, strict=True) if _simple(t)])
             )
@@ -117,7 +120,7 @@ def run(tables: dict[str, Relation], query: str, parameters: Sequence[dict[str, 
     if not isinstance(parsed, exp.Query):
         return Made(None, parsed.key.upper(), 0)
     values = {parameter["name"].lower(): parameter for parameter in parameters}
-    with _connection() as connection:
+    with opened() as connection:
         size = 0
         ready = settled(parsed, values)
         for table in list(ready.find_all(exp.Table)):
@@ -186,10 +189,18 @@ def _value(parameter: dict[str, Any]) -> exp.Expression:
     return exp.cast(exp.Literal.string(str(value["value"])), exp.DataType.build(kind["type"], dialect="bigquery"))
 
 
-def _connection() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"threads": 1})
+def opened() -> duckdb.DuckDBPyConnection:
+    """A connection of its own to DuckDB: what it registers, and its temporary tables, nobody else sees."""
+    with _OPENING:
+        connection = _database().cursor()
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One for the process: to start it takes a hundred times as long as a connection to it."""
+    return duckdb.connect(config={"threads": 1})
 
 
 def _said(error: duckdb.Error) -> str:

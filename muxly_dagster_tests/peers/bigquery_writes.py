@@ -93,8 +93,7 @@ class _Session:
 
     def run(self, statements: Sequence[exp.Expression], values: dict[str, dict[str, Any]], *, dry: bool) -> pa.Table | None:
         result = None
-        with duckdb.connect(config={"threads": 1}) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+        with sql.opened() as connection:
             for statement in statements:
                 if statement.key.upper() in self._breaks:
                     raise Refused(400, "backendError", f"The job encountered an error during execution of {statement.key.upper()}")
@@ -142,7 +141,7 @@ class _Session:
             relation = self._tables[name]
             self._held[name] = relation
             connection.register("_copied", _in(relation.at(None)))
-            connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM _copied')
+            connection.execute(f'CREATE TEMP TABLE "{name}" AS SELECT * FROM _copied')
             connection.unregister("_copied")
         return name
 
