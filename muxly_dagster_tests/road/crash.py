@@ -76,7 +76,7 @@ def _transform() -> Transform:
 
 
 def _target(table: str, name: str, url: str) -> Target:
-    destination = Database(url=url, mode="append", table=name)
+    destination = Database.model_validate({"url": url, "mode": "append", "table": name})
     return Target(
         name=f"{name}.warehouse",
         route=name,
