@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c "$(SUITABLE)" 2>/dev/null && echo $(name))) python3)
 COMPILE := pip compile --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
-DLT := "dlt[parquet]==1.31.0"
+DLT := "dlt[parquet,postgres]==1.31.0"
 AIRBYTE := "airbyte-cdk==7.39.1"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1

@@ -10,9 +10,14 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 
+_FILES = ("sqlite", "duckdb")
+"""The schemes of databases that are files."""
+
+
 @dataclass(frozen=True, slots=True)
 class InProject:
-    """Marks a field (`path: Annotated[str, InProject()]`) that names a place on this machine: a path, or a `sqlite:///` URL.
+    """Marks a field (`path: Annotated[str, InProject()]`) that names a place on this machine: a path, or the URL of a database that is
+    a file (`sqlite:///`, `duckdb:///`).
 
     A relative one begins at the folder of the project that says it, wherever the command is run.
     """
@@ -46,6 +51,6 @@ def _absolute(text: str, folder: Path) -> str:
     scheme, found, place = text.partition("://")
     if found:
         path = place.removeprefix("/")
-        relative = scheme == "sqlite" and place.startswith("/") and path and not path.startswith(("/", "~", ":"))
-        return f"sqlite:///{quote(folder.absolute().as_posix())}/{path.removeprefix('./')}" if relative else text
+        relative = scheme in _FILES and place.startswith("/") and path and not path.startswith(("/", "~", ":"))
+        return f"{scheme}:///{quote(folder.absolute().as_posix())}/{path.removeprefix('./')}" if relative else text
     return str(folder.absolute() / Path(text).expanduser()) if text else text

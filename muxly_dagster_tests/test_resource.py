@@ -30,6 +30,7 @@ class Place(BaseModel):
         ("", ""),
         ("~/out", str(Path.home() / "out")),
         ("sqlite:///w.db", "sqlite:////a%20b/100%25/w.db"),
+        ("duckdb:///w.duckdb", "duckdb:////a%20b/100%25/w.duckdb"),
         ("sqlite:///./data/w.db?mode=ro", "sqlite:////a%20b/100%25/data/w.db?mode=ro"),
         ("sqlite:////w.db", "sqlite:////w.db"),
         ("sqlite:///~/w.db", "sqlite:///~/w.db"),

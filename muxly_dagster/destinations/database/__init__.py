@@ -143,6 +143,11 @@ class Database(Destination):
         """Whether rows are deleted here that the source deleted."""
         return self.mode in ("mirror", "replace") if self.deletes is None else self.deletes
 
+    @property
+    def one_row_per_key(self) -> bool:
+        """Whether the newest change of a key is all there is of it."""
+        return self.mode != "append"
+
     def public_name(self, table: str) -> str:
         """The table with its schema."""
         name = self.table or table.replace(".", "_")
