@@ -77,7 +77,9 @@ def _replay_one(state: State, target: Target, table: LakeTable, choosing: Choosi
     if not len(rows):
         state.ledger.close([letter], "superseded")  # the rules send it elsewhere by now, or a step leaves it out
         return "superseded"
-    delivery = delivery_of(target, table, rows, letter.seq - 1, letter.seq, f"{target.name}/{letter.id}", run_id)
+    # A letter that was refused anew is another delivery; one whose replay was cut off is the same.
+    name = f"{target.name}/{letter.id}.{letter.times}"
+    delivery = delivery_of(target, table, rows, letter.seq - 1, letter.seq, name, run_id)
     try:
         receipt = target.destination.deliver(delivery)
     except RecordRefused as error:

@@ -94,7 +94,7 @@ class Folder:
     def delete_older(self, moment: float) -> int:
         """Delete what was written before a moment (Unix time), replayed records included. Answers how many files."""
         delivery_id, table_id = re.escape(safe(self.series.delivery_id)), re.escape(safe(self.series.table_id))
-        name = re.compile(rf"{delivery_id}-(?:[0-9a-f]{{16}}-)?{table_id}-\d{{12,}}-\d{{12,}}(?:{MERGED})?\.(?:{EXTENSION})")
+        name = re.compile(rf"{delivery_id}-(?:[0-9a-f]{{16}}(?:\.\d+)?-)?{table_id}-\d{{12,}}-\d{{12,}}(?:{MERGED})?\.(?:{EXTENSION})")
         old = [path for path in _below(self.place) if name.fullmatch(path.name) and path.stat().st_mtime < moment]
         for path in old:
             self._remove(path)
