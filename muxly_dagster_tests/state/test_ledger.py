@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from muxly_dagster.errors import BusyError
-from muxly_dagster.state import DeadLetter, Ledger, Offset, State, StoredReceipt
+from muxly_dagster.state import Beside, DeadLetter, Ledger, Offset, State, StoredReceipt, tables
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -72,3 +72,30 @@ def test_an_offset_can_be_rewound(ledger: Ledger) -> None:
     assert ledger.offset("big.warehouse") == Offset("t1", 4)
     ledger.rewind("big.warehouse", None)
     assert ledger.offset("big.warehouse") is None
+
+
+def test_marks_are_remembered_by_when_they_were_delivered_last(ledger: Ledger) -> None:
+    ledger.keep_ahead("big.warehouse", "t1", [3], ["a", "b", "a"])
+    before = tables.now()
+    ledger.record(receipt(0, 2), beside=Beside(marks=["b", "c"]))
+    assert ledger.alike("big.warehouse", ["a", "b", "c", "d"], "2000") == {"a", "b", "c"}
+    assert ledger.alike("big.warehouse", ["a", "b", "c"], before) == {"b", "c"}
+    assert ledger.alike("other.warehouse", ["a"], "2000") == set()
+    ledger.forget_alike("big.warehouse", before)
+    assert ledger.alike("big.warehouse", ["a", "b", "c"], "2000") == {"b", "c"}
+
+
+def test_an_offset_that_is_set_back_leaves_what_was_taken_ahead(ledger: Ledger) -> None:
+    ledger.record(receipt(0, 10), beside=Beside(ahead=[12]))
+    ledger.set_back("big.warehouse", 4)
+    assert ledger.offset("big.warehouse") == Offset("t1", 4)
+    assert ledger.ahead("big.warehouse", "t1") == [12]
+
+
+def test_the_last_delivery_that_was_taken_whole(ledger: Ledger) -> None:
+    assert ledger.last_sent("big.warehouse", "t1", 100) == 0
+    ledger.record(receipt(0, 10))
+    ledger.record(receipt(10, 20, refused=1))
+    assert ledger.last_sent("big.warehouse", "t1", 100) == 10
+    assert ledger.last_sent("big.warehouse", "t1", 9) == 0
+    assert ledger.last_sent("big.warehouse", "t2", 100) == 0
