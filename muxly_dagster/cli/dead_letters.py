@@ -45,7 +45,7 @@ def show(letter_id: Annotated[str, typer.Argument(help="Its id, or the beginning
         terminal.print_json(_as_dict(letter))
         return
     for name, value in _as_dict(letter).items():
-        terminal.out.print(f"{name:10} {value or '-'}", markup=False)
+        terminal.out.print(terminal.plain(f"{name:10} {value or '-'}"), markup=False)
 
 
 @app.command()

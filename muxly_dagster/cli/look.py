@@ -33,7 +33,7 @@ def _print_routed(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         for destination, message in row["messages"].items():
             _print(f"\n{row['id']} → {destination}", style="bold")
-            _print("\n".join(f"  {line}" for line in terminal.plain(message).splitlines()))
+            _print("\n".join(f"  {line}" for line in message.splitlines()))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -102,7 +102,7 @@ def _values(values: Mapping[str, Any]) -> str:
 
 
 def _print(text: str, style: str | None = None) -> None:
-    terminal.out.print(text, style=style, markup=False)
+    terminal.out.print(terminal.plain(text), style=style, markup=False)
 
 
 def _cell(value: Any) -> str:

@@ -34,5 +34,5 @@ def _tell(difference: Difference) -> None:
         terminal.out.print(f"\n{difference.destination}", style="bold", markup=False)
     for example in difference.examples:
         what = f"would go there, by {example['now']}" if example["now"] else f"would not go there; it went by {example['was']}"
-        terminal.out.print(f"  {example['id']} (key {example['key']}): {what}", markup=False)
+        terminal.out.print(f"  {example['id']} (key {example['key']!r}): {what}", markup=False)
         terminal.out.print(f"    {records.to_json(example['data']).decode()}", markup=False)

@@ -100,7 +100,9 @@ def test_a_record_is_traced_by_table_and_key(ran: Muxly) -> None:
     assert story["record"]["data"]["customer"] == "grace"
     files, hook = story["targets"]
     assert (files["outcome"], hook["outcome"]) == ("accepted", "accepted")
-    assert files["rules"] == [{"rule": "big", "when": "amount > 100", "answer": True, "decided": True, "to": ["files", "hook"]}]
+    [rule] = files["rules"]
+    assert rule.pop("because") == [{"text": "amount > 100", "answer": True, "values": {"amount": "250.00"}}]
+    assert rule == {"rule": "big", "when": "amount > 100", "answer": True, "sampled": True, "decided": True, "to": ["files", "hook"]}
     assert files["receipt"]["id"]
 
 
