@@ -1,5 +1,6 @@
 """One run of one target: changes since its offset, chosen, gathered, sent, settled; and what happens when that cannot be."""
 
+import datetime as dt
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -54,11 +55,8 @@ def deliver(
     with state.lock(f"deliver.{target.name}"):
         table = lake.existing(target.table)
         now = patience.now()
-        window = target.destination.window
-        if window is not None and (opens := window.opens(now)) > now:
-            wait = Wait(target.name, opens, "its window is closed")
-            state.waiting.put(wait)
-            return _outcome(target, table, Tally(), started, wait)
+        if within_window(target, now) > now:
+            return _outcome(target, table, Tally(), started, _shut(state, target, now))
         if (
             table.head == _known(state.ledger.offset(target.name), table)
             and state.breakers.read(target.destination_name).status != "closed"
@@ -88,6 +86,9 @@ class _Run:
         gathering = Gathering(batching, self._patience.now(), after)
         most, row_bytes = min(_FIRST_STRETCH, target.destination.batch_rows), 1
         while after < table.head and (gathering.kept_back is None or gathering.wants_more):
+            if within_window(target, now := self._patience.now()) > now:
+                self._keep_back(gathering)
+                return _shut(self._state, target, now)
             # Both what came last and the file that comes next: a few large records must not be read by the ten thousand.
             row_bytes = max(row_bytes, table.row_bytes(after + 1))
             upto = min(after + max(1, min(most, _STRETCH_BYTES // row_bytes)), table.head)
@@ -146,6 +147,13 @@ class _Run:
 
     def _has_accepted(self) -> bool:
         return self._state.ledger.totals(self._target.name, table_id=self._table.table_id)["accepted"] > 0
+
+
+def _shut(state: State, target: Target, now: dt.datetime) -> Wait:
+    """Let a target wait for its window; what it waited for before is not lost, since it is behind still."""
+    wait = Wait(target.name, within_window(target, now), "its window is closed")
+    state.waiting.put(wait)
+    return wait
 
 
 def _known(offset: Offset | None, table: LakeTable) -> int:

@@ -119,6 +119,8 @@ class Sending:
         """Leave what an interrupted delivery did not come to. Under `on_error: dead_letter` it is shelved, until the breaker opens."""
         if self._target.destination.on_error != "dead_letter":
             raise error
+        if self._choosing.first_freed(upto) is not None:
+            return rows, after  # it comes first, and meets the same trouble
         left, end = self._settle(_shelved(rows, error), rows, after, upto, 0.0)
         self._contact.gave_up(error)
         return left, end

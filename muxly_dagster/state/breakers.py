@@ -89,12 +89,17 @@ class Breakers:
                 _write(connection, destination, status="open", until=_text(now), since=_text(now))
 
     def failed(self, destination: str, policy: Breaker, reason: str, now: dt.datetime) -> None:
-        """Count a failed delivery; open the breaker where there were too many in a row, or where it was a probe."""
+        """Count a failed delivery; open the breaker where there were too many in a row, or where it was a probe.
+
+        One that is open already stays open for as long as it was to: runs that began before it opened say nothing new.
+        """
         with self._engine.begin() as connection:
             held = _read(connection, destination)
             failures = held.failures + 1
             values: dict[str, object] = {"failures": failures, "reason": reason[:1000]}
-            if policy.failures and held.status != "disabled" and (held.status == "probing" or failures >= policy.failures):
+            if not policy.failures and held.status in ("open", "probing"):
+                values |= {"status": "closed", "times": 0, "until": None, "since": _text(now)}
+            elif held.status == "probing" or (held.status == "closed" and policy.failures and failures >= policy.failures):
                 times = held.times + 1
                 values |= {"status": "open", "times": times, "until": _text(now + policy.open_for(times)), "since": _text(now)}
             _write(connection, destination, **values)

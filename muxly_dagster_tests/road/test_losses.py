@@ -13,6 +13,7 @@ from muxly_dagster.delivery.patience import Patience
 from muxly_dagster.destination import Delivery, Receipt, Refusal
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RecordRefused, RetryLater
 from muxly_dagster.messages import Settled
+from muxly_dagster.policy import Breaker
 from muxly_dagster.routing import Router, Rule
 from muxly_dagster.state import Wait
 from muxly_dagster.testing import MemoryDestination
@@ -233,6 +234,15 @@ def test_what_is_shelved_because_its_destination_is_down_holds_nothing_back(road
     assert len(road.state.ledger.dead_letters()) == 2
 
 
+def test_what_is_shelved_behind_a_refused_record_leaves_out_nothing_that_was_held_back(road: Road) -> None:
+    road.store(*customers("a", "b", "a", "c"))
+    road.memory.refuse(lambda record: "no" if record["key"] == "1" else None)
+    road.memory.go_down(RetryLater("away"), after_records=2)
+    outcome = road.deliver(road.with_policy(on_error="dead_letter", breaker={"failures": 0}, **ALIKE), attempts=1)
+    assert counts(outcome) == (4, 1, 3, 0)
+    assert sorted(letter.seq for letter in road.state.ledger.dead_letters()) == [1, 3, 4]
+
+
 def test_what_was_taken_ahead_holds_back_what_is_like_it(road: Road) -> None:
     def second_first(delivery: Delivery) -> Receipt | None:
         first, *others = seqs(delivery)
@@ -357,6 +367,49 @@ def test_a_database_that_was_sent_nothing_for_a_while_is_no_older_copy(road: Roa
     road.store(*deals(1, 2, 3))
     assert counts(road.deliver(target)) == (3, 0, 0, 3)
     assert counts(road.deliver(target)) == (0, 0, 0, 0)
+
+
+# ---- windows and breakers, while others run ---------------------------------------------------------------------------
+
+
+def test_a_run_ends_when_its_window_closes(road: Road) -> None:
+    class Slow(Acting):
+        batch_rows = 2
+
+    destination = Slow.model_validate({"window": {"from": "09:00", "to": "17:00"}})
+    destination._acts.append(lambda delivery: road.later(minutes=40))
+    destination._memory = road.memory.memory
+    target = road.target(destination=destination)
+    road.store(*deals(*range(10)))
+    road.now = dt.datetime(2026, 11, 27, 16, tzinfo=dt.UTC)
+    outcome = road.deliver(target)
+    assert counts(outcome) == (4, 4, 0, 0)
+    assert outcome.metadata["waits"] == "its window is closed"
+    morning = dt.datetime(2026, 11, 28, 9, tzinfo=dt.UTC)
+    assert road.state.waiting.all() == [Wait("out.memory", morning, "its window is closed")]
+    road.now = morning
+    assert counts(road.deliver(target)) == (6, 6, 0, 0)
+    assert road.ids == [str(number) for number in range(10)]
+    assert road.state.waiting.all() == []
+
+
+def test_runs_that_began_before_a_breaker_opened_do_not_keep_it_open_longer(road: Road) -> None:
+    policy = Breaker.model_validate({"failures": 2, "pause": "1m"})
+    for _ in range(10):  # ten runs that were under way at the same time
+        road.state.breakers.failed("memory", policy, "away", road.now)
+    breaker = road.state.breakers.read("memory")
+    assert (breaker.failures, breaker.times, breaker.until) == (10, 1, road.now + dt.timedelta(minutes=1))
+
+
+def test_a_breaker_that_is_switched_off_in_the_project_closes(road: Road) -> None:
+    target = opened(road)
+    road.memory.go_down(RetryLater("away"))
+    never = road.with_policy(breaker={"failures": 0})
+    with pytest.raises(RetryLater):
+        road.deliver(never, attempts=1)
+    assert road.state.breakers.read("memory").status == "closed"
+    road.memory.come_up()
+    assert counts(road.deliver(target)) == (1, 1, 0, 0)
 
 
 # ---- sizes --------------------------------------------------------------------------------------------------------------
