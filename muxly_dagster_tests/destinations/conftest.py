@@ -1,11 +1,13 @@
-"""Databases to deliver to: SQLite, DuckDB, a real Postgres, a real MariaDB, and the same again by SQLAlchemy's dialects."""
+"""Where tests deliver to: SQLite, DuckDB, a real Postgres, a real MariaDB, the same by SQLAlchemy's dialects, and mail servers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from muxly_dagster.destinations.database import address
 from muxly_dagster_tests.destinations.warehouse import Server
+from muxly_dagster_tests.peers.mail import Certificate, MailServer
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mariadb", "duckdb", "generic-sqlite", "generic-mariadb", "generic-postgres"])
@@ -57,3 +59,16 @@ def generic_mariadb_server(mariadb: str, monkeypatch: pytest.MonkeyPatch) -> Ser
 def generic_postgres_server(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(address, "_SCHEMES", {})
     return Server(postgres.replace("postgresql://", "postgresql+psycopg://"), generic=True)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """What a mail server shows to prove that it is the one at this address."""
+    return Certificate.made(tmp_path_factory.mktemp("certificate"), "127.0.0.1", "localhost")
+
+
+@pytest.fixture
+def relay() -> Iterator[MailServer]:
+    """A server within the house, without encryption and sign-in."""
+    with MailServer(security="none") as server:
+        yield server
