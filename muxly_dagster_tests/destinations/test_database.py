@@ -1,5 +1,6 @@
 """Rows and offset arrive together or not at all, in a table that follows the source, in every kind of database."""
 
+import dataclasses
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -276,6 +277,20 @@ def test_the_position_can_be_set_back_to_deliver_again(server: Server) -> None:
     assert destination.position(stretch.id, stretch.table_id) == 1
     destination.deliver(stretch)
     assert [r["id"] for r in server.rows()] == [2]
+
+
+def test_a_letter_that_is_refused_again_after_a_rewind_can_be_replayed_again(server: Server) -> None:
+    """Its replay has a position of its own, which must not say of the second time that it was delivered before."""
+    destination = server.destination(mode="append")
+    stretch = delivery([{"id": 1}])
+    letters = [dataclasses.replace(stretch, id=f"{stretch.id}{name}") for name in ("/0123456789abcdef", "_of_another/0123456789abcdef")]
+    for letter in letters:
+        destination.deliver(letter)
+    server.run("delete from crm_deals")
+    destination.rewind(stretch.id, stretch.table_id, 0)
+    for letter in letters:
+        destination.deliver(letter)
+    assert [r["id"] for r in server.rows()] == [1], "the other delivery was not set back"
 
 
 def test_the_same_delivery_from_many_threads_is_applied_once(server: Server) -> None:

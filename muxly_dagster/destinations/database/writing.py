@@ -106,14 +106,17 @@ def position(session: Session, delivery_id: str, table_id: str) -> int | None:
 
 
 def rewind(session: Session, delivery_id: str, table_id: str, seq: int) -> None:
-    """Lower the stored seq."""
-    if session.table(OFFSETS) is not None:
-        mark, quote = session.mark, session.quote
-        session.run(
-            f"UPDATE {session.name(OFFSETS)} SET {quote('seq')} = {mark}"
-            f" WHERE {quote('delivery')} = {mark} AND {quote('table_id')} = {mark} AND {quote('seq')} > {mark}",
-            [seq, delivery_id, table_id, seq],
-        )
+    """Lower the stored seq, and those of its dead letters' replays: what is refused once more may be replayed once more."""
+    if session.table(OFFSETS) is None:
+        return
+    mark, quote = session.mark, session.quote
+    where = f"{quote('table_id')} = {mark} AND {quote('seq')} > {mark}"
+    for (name,) in session.rows(f"SELECT {quote('delivery')} FROM {session.name(OFFSETS)} WHERE {where}", [table_id, seq]):
+        if name == delivery_id or str(name).startswith(f"{delivery_id}/"):
+            session.run(
+                f"UPDATE {session.name(OFFSETS)} SET {quote('seq')} = {mark} WHERE {quote('delivery')} = {mark} AND {where}",
+                [seq, name, table_id, seq],
+            )
 
 
 def _offsets(session: Session, landing: Landing) -> tuple[int | None, bool]:
