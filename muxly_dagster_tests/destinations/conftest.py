@@ -1,4 +1,4 @@
-"""Where tests deliver to: SQLite, DuckDB, a real Postgres, a real MariaDB, the same by SQLAlchemy's dialects, and mail servers."""
+"""Where tests deliver to: databases, by their own dialects and by SQLAlchemy's, mail servers, and what keeps or takes metrics."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from muxly_dagster.destinations.database import address
+from muxly_dagster.services import MetricStore, OwnMetrics
+from muxly_dagster.state import State
 from muxly_dagster_tests.destinations.warehouse import Server
 from muxly_dagster_tests.peers.mail import Certificate, MailServer
+from muxly_dagster_tests.peers.prometheus import Writer, writer
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mariadb", "duckdb", "generic-sqlite", "generic-mariadb", "generic-postgres"])
@@ -72,3 +75,22 @@ def relay() -> Iterator[MailServer]:
     """A server within the house, without encryption and sign-in."""
     with MailServer(security="none") as server:
         yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MetricStore]:
+    """Where metrics are kept."""
+    if request.param == "memory":
+        yield OwnMetrics()
+        return
+    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    state = State.open(url, tmp_path)
+    yield state.metrics
+    state.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Writer]:
+    """What takes remote writes, unless a file has a receiver of another kind."""
+    with writer() as receiver:
+        yield receiver

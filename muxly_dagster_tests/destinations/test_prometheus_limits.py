@@ -14,17 +14,11 @@ from muxly_dagster.http import Retries
 from muxly_dagster.services import MetricStore, OwnMetrics, Services
 from muxly_dagster.state import State
 from muxly_dagster.testing import delivery
-from muxly_dagster_tests.peers.prometheus import Writer, until, writer
+from muxly_dagster_tests.peers.prometheus import Writer, until
 
 TARGET = "big_deals.warehouse"
 SALES = {"name": "sales", "type": "counter", "value": "amount"}
 LEVEL = {"name": "level", "type": "gauge", "value": "amount"}
-
-
-@pytest.fixture
-def receiver() -> Iterator[Writer]:
-    with writer() as receiver:
-        yield receiver
 
 
 @pytest.fixture(params=["memory", "sqlite"])

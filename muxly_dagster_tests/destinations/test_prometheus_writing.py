@@ -1,8 +1,7 @@
-"""Remote write: what is on the wire, what the answers mean, and that what is sent twice is written once."""
+"""Remote write: what is on the wire, and that what is sent twice is written once."""
 
 import datetime as dt
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -12,33 +11,11 @@ from muxly_dagster import records
 from muxly_dagster.auth import Bearer
 from muxly_dagster.destination import Delivery, Receipt
 from muxly_dagster.destinations.prometheus import Prometheus, accumulating, protocol
-from muxly_dagster.errors import ConfigurationError, GoneError, MuxlyError, RetryLater, SignInError
-from muxly_dagster.http import Retries
-from muxly_dagster.services import MetricStore, OwnMetrics, Services
+from muxly_dagster.errors import ConfigurationError, RetryLater
+from muxly_dagster.services import OwnMetrics
 from muxly_dagster.testing import DestinationContract, changes, delivery
-from muxly_dagster_tests.peers import faults
-from muxly_dagster_tests.peers.prometheus import Writer, is_stale, writer
-
-TARGET = "big_deals.warehouse"
-ONCE = Retries(attempts=1)
-IMPATIENT = Retries(attempts=3, base=0.001, cap=0.001)
-READ_AT = int(dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC).timestamp() * 1000)
-
-SALES = {"name": "sales", "type": "counter", "help": "Sold so far.", "unit": "euros", "value": "amount", "labels": ["country"]}
-STOCK = {"name": "stock", "type": "gauge", "value": "amount", "labels": {"item": "id"}}
-LEVEL = {"name": "level", "type": "gauge", "value": "amount"}
-
-
-def made(url: str, *metrics: dict[str, Any], store: MetricStore | None = None, **fields: Any) -> Prometheus:
-    """A destination that writes to a receiver."""
-    given = {"retries": ONCE, "mode": "remote_write"} | fields
-    return Prometheus(metrics=metrics, url=url, **given).equipped(Services(metrics=store or OwnMetrics()))
-
-
-@pytest.fixture
-def receiver() -> Iterator[Writer]:
-    with writer() as receiver:
-        yield receiver
+from muxly_dagster_tests.destinations.remote_writing import LEVEL, READ_AT, SALES, STOCK, TARGET, made, on_day
+from muxly_dagster_tests.peers.prometheus import Writer, is_stale
 
 
 class TestRemoteWrite(DestinationContract):
@@ -177,17 +154,13 @@ def test_values_of_one_moment_get_times_that_a_receiver_can_tell_apart(receiver:
     assert receiver.history("level") == [(READ_AT, 1), (READ_AT + 1, 2), (READ_AT + 2, 3)]
 
 
-def _on(day: int) -> dt.datetime:
-    return dt.datetime(2026, 3, day, tzinfo=dt.UTC)
-
-
 def _at(day: int) -> int:
-    return int(_on(day).timestamp() * 1000)
+    return int(on_day(day).timestamp() * 1000)
 
 
 def daily(*days: tuple[int, float], after: int = 0) -> Delivery:
     """A value for each day."""
-    return delivery([{"id": day, "day": _on(day), "amount": amount} for day, amount in days], after=after)
+    return delivery([{"id": day, "day": on_day(day), "amount": amount} for day, amount in days], after=after)
 
 
 def test_a_gauge_with_a_column_of_times_keeps_its_whole_history(receiver: Writer) -> None:
@@ -204,7 +177,7 @@ def test_a_value_that_comes_too_late_for_the_receiver_is_refused_and_can_be_sent
     receipt = target.deliver(daily((3, 30), (6, 60), after=2))
     assert (receipt.accepted, [(r.seq, r.reason) for r in receipt.refused]) == (1, [(3, "400 Bad Request: out of order sample")])
     assert [value for _, value in receiver.history("level")] == [10, 50, 60]
-    replayed = delivery([{"id": 3, "day": _on(3), "amount": 30}], after=2, delivery_id=f"{TARGET}/0a1b")
+    replayed = delivery([{"id": 3, "day": on_day(3), "amount": 30}], after=2, delivery_id=f"{TARGET}/0a1b")
     assert [r.seq for r in target.deliver(replayed).refused] == [3]  # still too late, and said so again
     assert target.position(TARGET, "0b8e1f9c") == 2
 
@@ -248,7 +221,7 @@ def test_a_record_that_moves_and_a_metric_that_is_made_otherwise_leave_stale_ser
     made(receiver.url, LEVEL, store=store).deliver(delivery([{"id": 1, "amount": 4}], after=3))
     assert receiver.values("deal") == {}
     later = changes([{"id": 1, "amount": 5}], first=5)
-    later = later.set_column(4, later.schema.field(4), pa.chunked_array([pa.array([_on(3)], records.TIMESTAMP)]))
+    later = later.set_column(4, later.schema.field(4), pa.chunked_array([pa.array([on_day(3)], records.TIMESTAMP)]))
     made(receiver.url, LEVEL, store=store).deliver(delivery(later, after=4))
     with store.open(TARGET) as book:
         assert [(series.metric, series.gone) for series in book.series()] == [("level", False)]  # what was told is forgotten
@@ -264,105 +237,6 @@ def test_the_end_of_a_series_is_told_after_a_crash_too(receiver: Writer) -> None
     assert receiver.values("stock") == {(("item", "1"),): 1}
     target.deliver(gone)
     assert receiver.values("stock") == {}
-
-
-# ---- what the answers mean ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("partial", [False, True])
-@pytest.mark.parametrize("bad", [(0,), (5,), (2, 3), tuple(range(6))])
-def test_samples_at_fault_are_found_and_their_records_refused(receiver: Writer, partial: bool, bad: tuple[int, ...]) -> None:
-    receiver.partial = partial
-    target = made(receiver.url, {"name": "deal", "type": "gauge", "labels": ["id", "refuse"], "value": "amount"})
-    rows = [{"id": n, "amount": n, "refuse": "yes" if n in bad else ""} for n in range(6)]
-    receipt = target.deliver(delivery(rows))
-    assert [(r.seq - 1, r.reason) for r in receipt.refused] == [(n, "400 Bad Request: unwanted") for n in bad]
-    assert receipt.accepted == 6 - len(bad)
-    assert sorted(receiver.values("deal").values()) == [n for n in range(6) if n not in bad]
-    assert target.position(TARGET, "0b8e1f9c") == min(bad)
-
-
-def test_a_history_of_which_a_part_was_written_is_not_taken_for_late(receiver: Writer) -> None:
-    """Sent again in halves, its first samples are older than what is there by now."""
-    receiver.partial = True
-    target = made(receiver.url, LEVEL | {"labels": ["refuse"]}, timestamp="day")
-    rows = [{"id": n, "day": _on(n), "amount": n, "refuse": "yes" if n == 4 else ""} for n in range(1, 8)]
-    receipt = target.deliver(delivery(rows))
-    assert [r.seq for r in receipt.refused] == [4]
-    assert [value for _, value in receiver.history("level")] == [1, 2, 3, 5, 6, 7]
-
-
-def test_a_receiver_that_wrote_less_than_it_was_sent_has_refused_the_rest(receiver: Writer) -> None:
-    receiver.troubles = [(200, {"X-Prometheus-Remote-Write-Samples-Written": "0"})] * 3
-    receipt = made(receiver.url, STOCK).deliver(delivery([{"id": 1, "amount": 1}, {"id": 2, "amount": 2}, {"id": 3, "amount": 3}]))
-    assert [(r.seq, r.reason) for r in receipt.refused] == [(1, "the receiver says it wrote 0 of 1 samples")]
-    assert sorted(receiver.values("stock").values()) == [2, 3]
-
-
-def test_passing_troubles_are_waited_out_and_nothing_is_written_twice(receiver: Writer) -> None:
-    receiver.troubles = [(503, {}), (429, {})]
-    target = made(receiver.url, SALES, retries=IMPATIENT)
-    assert target.deliver(delivery([{"id": 1, "country": "de", "amount": 3}])).accepted == 1
-    assert receiver.history("sales_euros_total") == [(READ_AT, 3)]
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_trouble_that_stays_keeps_the_delivery_waiting(receiver: Writer, status: int) -> None:
-    receiver.troubles = [(status, {"Retry-After": "1800"})]
-    target = made(receiver.url, SALES)
-    rows = delivery([{"id": 1, "country": "de", "amount": 3}])
-    with pytest.raises(RetryLater) as caught:
-        target.deliver(rows)
-    assert caught.value.after == 1800
-    assert target.position(TARGET, "0b8e1f9c") is None
-    assert target.deliver(rows).accepted == 1
-    assert receiver.history("sales_euros_total") == [(READ_AT, 3)]
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "said"),
-    [
-        (401, SignInError, "credentials"),
-        (403, SignInError, "credentials"),
-        (301, ConfigurationError, "it has moved"),
-        (404, ConfigurationError, "nothing takes samples at this address"),
-        (405, ConfigurationError, "nothing takes samples at this address"),
-        (410, GoneError, "gone for good"),
-        (501, ConfigurationError, "no use"),
-    ],
-)
-def test_an_answer_that_is_not_about_the_samples_refuses_no_record(
-    receiver: Writer, status: int, kind: type[MuxlyError], said: str
-) -> None:
-    receiver.troubles = [(status, {"Location": "http://127.0.0.1:1/"} if status == 301 else {})]
-    target = made(receiver.url, SALES)
-    with pytest.raises(kind, match=said):
-        target.deliver(delivery([{"id": 1, "country": "de", "amount": 3}]))
-    receiver.troubles = [(status, {})]
-    assert target.check().status == "failed"
-    assert target.check().status == "ok" or "1.0" not in receiver.knows
-
-
-@pytest.mark.parametrize("fault", [faults.refuse, faults.garbage, faults.cut(30), faults.reset(0), faults.cut_sent(60)])
-def test_a_line_that_breaks_confirms_nothing_and_the_next_run_does(receiver: Writer, fault: faults.Fault) -> None:
-    with faults.Line(int(receiver.url.split(":")[2].partition("/")[0])) as line:
-        target = made(f"{line.url}/api/v1/write", SALES, STOCK, timestamp="day")
-        rows = delivery([{"id": n, "country": "de", "amount": n, "day": _on(n)} for n in range(1, 5)])
-        line.then(fault)
-        with pytest.raises((RetryLater, ConfigurationError)):
-            target.deliver(rows)
-        assert target.position(TARGET, "0b8e1f9c") is None
-        line.then(faults.ok)
-        assert target.deliver(rows).refused == ()
-    assert receiver.history("sales_euros_total")[-1][1] == 10
-    assert len(receiver.values("stock")) == 4
-
-
-def test_a_receiver_that_never_answers_is_left_after_the_timeout(receiver: Writer) -> None:
-    with faults.Line(int(receiver.url.split(":")[2].partition("/")[0]), faults.blackhole) as line:
-        target = made(f"{line.url}/api/v1/write", SALES, timeout=0.3)
-        with pytest.raises(RetryLater, match="no answer in time"):
-            target.deliver(delivery([{"id": 1, "country": "de", "amount": 3}]))
 
 
 # ---- whatever happens --------------------------------------------------------------------------------------------------
@@ -381,7 +255,7 @@ def test_however_deliveries_are_interrupted_the_receiver_ends_up_with_what_the_r
     target = made(receiver.url, SALES, LEVEL, batch=5, **({} if times == "none" else {"timestamp": "day"}))
     step = 3 if times == "shared" else 1
     rows = [
-        {"id": n, "country": chance.choice("ab"), "amount": chance.randrange(9) + 1, "day": _on(1) + dt.timedelta(seconds=n // step)}
+        {"id": n, "country": chance.choice("ab"), "amount": chance.randrange(9) + 1, "day": on_day(1) + dt.timedelta(seconds=n // step)}
         for n in range(60)
     ]
     table = changes(rows)
