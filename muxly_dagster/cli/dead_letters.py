@@ -121,7 +121,10 @@ def _corrected(letter: "DeadLetter", fields: list[str]) -> dict[str, Any]:
     before = orjson.loads(letter.edited or orjson.dumps(orjson.loads(letter.record)["data"]))
     if fields:
         return {name: _meant(text, before.get(name)) for name, text in pairs(fields).items()}
-    text = click.edit(orjson.dumps(before, option=orjson.OPT_INDENT_2).decode(), extension=".json")
+    try:
+        text = click.edit(orjson.dumps(before, option=orjson.OPT_INDENT_2).decode(), extension=".json")
+    except click.ClickException as error:
+        raise ConfigurationError(f"the editor failed: {error.message}", do="name another in EDITOR, or say --set NAME=VALUE") from None
     if text is None:
         raise ConfigurationError("the record was left as it was", do="change it in the editor and save it, or say --set NAME=VALUE")
     try:

@@ -17,6 +17,7 @@ from muxly_dagster_tests.cli.command import ROOT, clean_environ
 PAGE = (ROOT / "docs" / "cli.md").read_text("utf-8")
 
 
+@pytest.mark.timeout(600)  # each of its some forty commands is a process of its own
 def test_its_examples_run_in_the_order_they_are_given(tmp_path: Path) -> None:
     blocks = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     commands = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
@@ -24,7 +25,7 @@ def test_its_examples_run_in_the_order_they_are_given(tmp_path: Path) -> None:
     muxly = f'muxly() {{ {shlex.quote(sys.executable)} -m muxly_dagster "$@"; }}'
     script = "\n".join(["set -eu", muxly, *commands])
     environ = clean_environ() | {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
