@@ -102,11 +102,14 @@ class Runtime:
             raise ConfigurationError(
                 f"a route and an asset of the project are both delivered as {name}", do="give one of them another name"
             )
-        route = RouteSpec.model_validate({"from": table, "to": destination})
-        target = Target(
-            name=name,
+        return delivery.deliver(self.lake, self.state, self._kept(table, key, destination), run_id=run_id, leave=leave)
+
+    def _kept(self, table: str, key: tuple[str, ...], destination: str) -> Target:
+        """The delivery of a lake table that no route names."""
+        return Target(
+            name=f"{table}.{destination}",
             route=table,
-            spec=route,
+            spec=RouteSpec.model_validate({"from": table, "to": destination}),
             table=table,
             key=key,
             connector_id="asset",
@@ -114,7 +117,16 @@ class Runtime:
             destination=self.assembly.destinations[destination],
             router=Router([Rule(None, (destination,))]),
         )
-        return delivery.deliver(self.lake, self.state, target, run_id=run_id, leave=leave)
+
+    def _target_of_letters(self, name: str) -> Target:
+        """The delivery that refused something: a route's, or that of a person's own asset."""
+        if name in self.assembly.targets:
+            return self.assembly.targets[name]
+        asset, _, destination = name.rpartition(".")
+        table = self.lake.table(asset) if asset and destination in self.assembly.destinations else None
+        if table is None:
+            raise ConfigurationError(f"the delivery {name} is no longer in the project", do="put it back, or leave its dead letters")
+        return self._kept(asset, table.key, destination)
 
     def targets(self, name: str) -> list[Target]:
         """The targets that a name means: one delivery, or all of a route. Raises ConfigurationError for a name that is neither."""
@@ -211,9 +223,7 @@ class Runtime:
         total = {"replayed": 0, "superseded": 0, "refused": 0}
         run_id = str(uuid.uuid4())
         for name in dict.fromkeys(letter.name for letter in letters):
-            target = self.assembly.targets.get(name)
-            if target is None:
-                raise ConfigurationError(f"the delivery {name} is no longer in the project", do="put it back, or leave its dead letters")
+            target = self._target_of_letters(name)
             counts = delivery.replay(self.lake, self.state, target, [letter for letter in letters if letter.name == name], run_id=run_id)
             total = {status: total[status] + counts[status] for status in total}
         return total

@@ -45,10 +45,18 @@ class Choosing:
         self.ahead = _sorted(state.ledger.ahead(target.name, table.table_id))
         stops = target.destination.on_error == "stop"
         skipped = _sorted(state.ledger.letters_of(target.name, table.table_id, "skipped") if stops else ())
-        self.skipped = np.setdiff1d(skipped, self.ahead)  # one that was sent after all counts once
+        overtaken = self._overtaken() if stops and len(self.ahead) else []
+        self.skipped = np.setdiff1d(np.union1d(skipped, _sorted(overtaken)), self.ahead)  # one that was sent after all counts once
         known = offset if offset is not None and offset.table_id == table.table_id else None
         self._resync_upto = known.resync_upto if known is not None else None
         self._newest: _Seqs | None = None
+
+    def _overtaken(self) -> list[int]:
+        """Refused changes of whose record the target has a newer version already: sending the old one would undo the new one."""
+        refused = self._state.ledger.letters_of(self._target.name, self._table.table_id, "open")
+        refused |= self._state.ledger.letters_of(self._target.name, self._table.table_id, "superseded")
+        beyond = [seq for seq in refused if seq < self.ahead[-1]]
+        return [seq for seq in beyond if np.isin(versions_behind(self._table, seq), self.ahead).any()]
 
     def choose(self, changes: pa.Table) -> pa.Table:
         """The rows to send of these changes, in order: envelope, data as the steps leave it, and RULE."""
@@ -187,6 +195,14 @@ class Choosing:
         envelope = rows.select([*records.ENVELOPE.names, RULE]).take(origin)
         data = given.drop_columns([_ROW])
         return pa.table([*envelope.columns, *data.columns], schema=pa.schema([*envelope.schema, *data.schema]))
+
+
+def versions_behind(table: LakeTable, seq: int) -> list[int]:
+    """The newer changes of the record that a change is about, ascending."""
+    row = table.changes(seq - 1, seq)
+    if not len(row):
+        return []
+    return [newer for newer in table.history_of(row[records.KEY][0].as_py())[records.SEQ].to_pylist() if newer > seq]
 
 
 def split_rules(rows: pa.Table) -> tuple[pa.Table, Sequence[str]]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from muxly_dagster import records, sandbox
 from muxly_dagster.assembly import Target
-from muxly_dagster.delivery.choosing import RULE, Choosing
+from muxly_dagster.delivery.choosing import RULE, Choosing, versions_behind
 from muxly_dagster.delivery.sending import delivery_of
 from muxly_dagster.destination import Receipt, Refusal
 from muxly_dagster.errors import ConfigurationError, RecordRefused
@@ -68,8 +68,7 @@ def _replay_one(state: State, target: Target, table: LakeTable, choosing: Choosi
     if rows is None or not len(rows):
         state.ledger.close([letter], "superseded")
         return "superseded"
-    newer = table.history_of(rows[records.KEY][0].as_py())[records.SEQ].to_pylist()
-    if any(letter.seq < seq <= done for seq in newer):
+    if any(seq <= done or seq in choosing.ahead for seq in versions_behind(table, letter.seq)):
         state.ledger.close([letter], "superseded")
         return "superseded"
     chosen = choosing.choose(rows)

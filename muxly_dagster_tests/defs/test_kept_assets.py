@@ -142,3 +142,23 @@ def test_every_bulk_destination_has_an_io_manager_and_no_other(shop_settings: Se
     assert not [
         name for name in assembly_definitions(declared, shop_settings).resources or {} if name in ("big_io_manager", "rest_io_manager")
     ]
+
+
+def test_what_a_database_refuses_of_an_asset_can_be_replayed(
+    shop: Shop, shop_settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    file = tmp_path / "warehouse.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("create table doubled (id bigint primary key, amount double check (amount < 50))")
+    connection.close()
+    kept = Kept(shop, Database(url=SecretStr(f"sqlite:///{file}")), shop_settings, instance)
+    assert kept.run().success
+    assert (kept.totals()["accepted"], kept.totals()["refused"]) == (1, 1)
+    with sqlite3.connect(file) as connection:
+        connection.executescript("drop table doubled; create table doubled (id bigint primary key, amount double)")
+    connection.close()
+    with Runtime.of(shop_settings, kept.assembly) as runtime:
+        report = runtime.replay(runtime.state.ledger.dead_letters("doubled.kept"))
+        assert report == {"replayed": 1, "superseded": 0, "refused": 0}
+        assert runtime.state.ledger.dead_letters("doubled.kept") == []
+    assert len(table(file)) == 1

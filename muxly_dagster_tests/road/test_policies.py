@@ -253,3 +253,31 @@ def test_one_refusal_per_record_is_kept_under_the_same_id(road: Road) -> None:
     assert replay(road.lake, road.state, target, [letter], run_id="again")["refused"] == 1
     [again] = road.state.ledger.dead_letters()
     assert (again.id, again.times) == (letter.id, 2)
+
+
+def test_under_stop_a_refused_version_is_not_sent_behind_a_newer_one(road: Road) -> None:
+    target = road.with_policy(on_error="stop")
+    road.store(*deals(1))
+    road.store({"id": "1", "amount": 2}, {"id": "2", "amount": 2})
+    road.memory.refuse(lambda record: "too small" if record["data"]["amount"] == 1 else None)
+    with pytest.raises(Stopped):
+        road.deliver(target)
+    road.memory.refuse(lambda record: None)
+    assert counts(road.deliver(target)) == (3, 2, 1, 0)
+    assert [(data["id"], data["amount"]) for data in road.memory.data] == [("1", 2), ("2", 2)]
+    letters = road.state.ledger.dead_letters()
+    assert replay(road.lake, road.state, target, letters, run_id="again") == {"replayed": 0, "superseded": 1, "refused": 0}
+
+
+def test_under_stop_a_replay_does_not_bring_back_what_a_newer_version_took_the_place_of(road: Road) -> None:
+    target = road.with_policy(on_error="stop")
+    road.store(*deals(1))
+    road.store({"id": "1", "amount": 2})
+    road.memory.refuse(lambda record: "too small" if record["data"]["amount"] == 1 else None)
+    with pytest.raises(Stopped):
+        road.deliver(target)
+    road.memory.refuse(lambda record: None)
+    letters = road.state.ledger.dead_letters()
+    assert replay(road.lake, road.state, target, letters, run_id="again") == {"replayed": 0, "superseded": 1, "refused": 0}
+    assert counts(road.deliver(target)) == (2, 1, 1, 0)
+    assert [data["amount"] for data in road.memory.data] == [2]
