@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-
 _FILES = ("sqlite", "duckdb")
 """The schemes of databases that are files."""
 

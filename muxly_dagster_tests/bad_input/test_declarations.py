@@ -45,9 +45,7 @@ MISTAKES = {
         "",
         ("muxly.yaml:", "sources.shop.auth.token", "needs the environment variable SHOP_TOKEN", "set SHOP_TOKEN, or give a default"),
     ),
-    "a wrong address": Mistake(
-        None, "WAREHOUSE_URL", f"me:{TOKEN}@db/x", ("destinations.warehouse.url", "must start with postgresql://")
-    ),
+    "a wrong address": Mistake(None, "WAREHOUSE_URL", f"me:{TOKEN}@db/x", ("destinations.warehouse.url", "must start with postgresql://")),
     "wrong YAML in a manifest": Mistake("shop.yaml", "streams:", "streams: {", ("shop.yaml:", "YAML")),
     "an unknown key in a manifest": Mistake(
         "shop.yaml", "    records:", "    record:", ("shop.yaml:", "streams.things.record", "did you mean")

@@ -61,7 +61,10 @@ class Server:
 
     def types(self, table: str = "crm_deals") -> dict[str, str]:
         if self.kind == "postgres":
-            query = f"select attname, format_type(atttypid, atttypmod) t from pg_attribute where attrelid = to_regclass('{table}') and attnum > 0"
+            query = (
+                "select attname, format_type(atttypid, atttypmod) t from pg_attribute"
+                f" where attrelid = to_regclass('{table}') and attnum > 0"
+            )
             return {r["attname"]: r["t"] for r in self.run(query)}
         if self.kind == "mariadb":
             query = (

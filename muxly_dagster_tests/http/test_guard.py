@@ -111,9 +111,7 @@ def test_hosts_that_programs_read_in_different_ways_are_refused(host: str) -> No
         Pins(AddressGuard(), AddressGuard().plain(f"http://{host}/hook")).current()
 
 
-@pytest.mark.parametrize(
-    "host", ["\uff11\uff12\uff17.0.0.1", "\u2460\u2461\u2466.0.0.1", "127\u30020\u30020\u30021", "LOCALHOST"]
-)
+@pytest.mark.parametrize("host", ["\uff11\uff12\uff17.0.0.1", "\u2460\u2461\u2466.0.0.1", "127\u30020\u30020\u30021", "LOCALHOST"])
 def test_other_spellings_of_this_machine_do_not_lead_to_it(host: str) -> None:
     with pytest.raises(ConfigurationError):
         Pins(AddressGuard(), AddressGuard().plain(f"http://{host}/hook")).current()
