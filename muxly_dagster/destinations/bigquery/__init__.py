@@ -16,10 +16,11 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from muxly_dagster.auth import OAuth2, ServiceAccount
 from muxly_dagster.destination import Delivery, Destination, Guarantee, Plan, Receipt
-from muxly_dagster.destinations.bigquery.landing import Landing, Mode, RecordColumn, column_name, lay_out
+from muxly_dagster.destinations.bigquery.landing import Landing, column_name, lay_out
 from muxly_dagster.destinations.bigquery.refusals import in_words
 from muxly_dagster.destinations.bigquery.service import Identity, Service, checked_endpoint, signed_in
 from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.landing import Mode, RecordColumn
 from muxly_dagster.resource import CheckResult
 
 _TABLE = re.compile(r"[^`\\.:/@$\s][^`\\.:/@$]{0,1023}")

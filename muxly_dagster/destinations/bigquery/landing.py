@@ -1,10 +1,8 @@
 """A delivery as BigQuery takes it: which table and columns, which key, which rows to write and which to delete."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,9 +11,7 @@ import xxhash
 from muxly_dagster import records
 from muxly_dagster.destination import Delivery
 from muxly_dagster.errors import ConfigurationError
-
-Mode = Literal["append", "upsert", "mirror", "replace"]
-RecordColumn = Literal["seq", "op", "key", "hash", "at", "run", "metadata"]
+from muxly_dagster.landing import Mode, RecordColumn, key_and_columns, last_of_each_key, require_apart
 
 GONE = "_muxly_gone"
 """The column of a stage that says which keys are to be deleted."""
@@ -58,7 +54,7 @@ class Landing:
             if not self.deletes or not self.key:
                 rows = rows.filter(pc.not_equal(rows[records.OP], "delete"))
             if self.key:
-                rows = _last_of_each_key(rows)
+                rows = last_of_each_key(rows)
         gone = pc.and_(pc.equal(rows[records.OP], "delete"), pa.scalar(self.mode != "append"))
         return pa.table([rows[name] for name in self.names], schema=self.columns).append_column(pa.field(GONE, pa.bool_()), gone)
 
@@ -74,26 +70,11 @@ def lay_out(
     record_columns: Sequence[RecordColumn],
 ) -> Landing:
     """Lay out a delivery. Raises ConfigurationError when two columns would have one name, which BigQuery compares without case."""
-    data = records.data_schema(delivery.rows.schema).names
-    key = delivery.key if mode != "append" else ()
-    extra = [f"_muxly_{name}" for name in record_columns]
-    if not key and mode != "append" and not _only_appends(delivery.rows):
-        key = (records.KEY,)
-        extra = [records.KEY, *(name for name in extra if name != records.KEY)]
-    names = {name: column_name(rename.get(name, name)) for name in [*data, *extra]}
+    key, columns = key_and_columns(delivery, mode, record_columns)
+    names = {name: column_name(rename.get(name, name)) for name in columns}
     if GONE in map(str.lower, names.values()):
         raise ConfigurationError(f"Muxly itself has a column {GONE} on the way", do="take another name in `columns:`")
-    twice = [name for name, count in Counter(map(str.lower, names.values())).items() if count > 1]
-    if twice:
-        both = " and ".join(old for old, new in names.items() if new.lower() == twice[0])
-        raise ConfigurationError(
-            f"the columns {both} of {delivery.table} would both be named {twice[0]} in BigQuery", do="rename one of them with `columns:`"
-        )
-    missing = [name for name in key if name not in names]
-    if missing:
-        raise ConfigurationError(
-            f"the key column {missing[0]} of {delivery.table} is not among its columns", do="correct `key:` of the pull or transform"
-        )
+    require_apart(names, key, delivery, place="BigQuery", fold=str.lower)
     return Landing(
         delivery_id=delivery.id,
         table_id=delivery.table_id,
@@ -118,14 +99,3 @@ def column_name(name: str) -> str:
         return made
     mark = f"_{xxhash.xxh3_64_intdigest(name.encode()):016x}"
     return made[: _LONGEST_NAME - len(mark)] + mark
-
-
-def _only_appends(rows: pa.Table) -> bool:
-    return bool(pc.all(pc.equal(rows[records.OP], "append")).as_py())
-
-
-def _last_of_each_key(rows: pa.Table) -> pa.Table:
-    if pc.count_distinct(rows[records.KEY]).as_py() == len(rows):
-        return rows
-    last = rows.select([records.KEY, records.SEQ]).group_by(records.KEY).aggregate([(records.SEQ, "max")])
-    return rows.filter(pc.is_in(rows[records.SEQ], last[f"{records.SEQ}_max"]))

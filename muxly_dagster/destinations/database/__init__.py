@@ -12,8 +12,9 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator, model_valida
 
 from muxly_dagster.destination import Delivery, Destination, Guarantee, Plan, Receipt
 from muxly_dagster.destinations.database import address, writing
-from muxly_dagster.destinations.database.landing import Landing, Mode, RecordColumn, lay_out
+from muxly_dagster.destinations.database.landing import Landing, lay_out
 from muxly_dagster.errors import MuxlyError
+from muxly_dagster.landing import Mode, RecordColumn
 from muxly_dagster.project_paths import InProject
 from muxly_dagster.resource import CheckResult
 

@@ -1,9 +1,7 @@
 """A delivery as a SQL database takes it: which table and columns, which key, which rows to write and which to delete."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +10,7 @@ import xxhash
 from muxly_dagster import records
 from muxly_dagster.destination import Delivery
 from muxly_dagster.errors import ConfigurationError
-
-Mode = Literal["append", "upsert", "replace", "mirror"]
-RecordColumn = Literal["seq", "op", "key", "hash", "at", "run", "metadata"]
+from muxly_dagster.landing import Mode, RecordColumn, key_and_columns, last_of_each_key, require_apart
 
 OFFSETS = "_muxly_offsets"
 MADE_BY = "Muxly keeps this table"
@@ -74,7 +70,7 @@ class Landing:
             return Changes(self._renamed(rows.filter(pc.invert(gone))), self._renamed(rows.slice(0, 0)))
         if not self.deletes:
             rows = rows.filter(pc.invert(gone))
-        rows = _last_of_each_key(rows)
+        rows = last_of_each_key(rows)
         gone = pc.equal(rows[records.OP], "delete")
         return Changes(self._renamed(rows.filter(pc.invert(gone))), self._renamed(rows.filter(gone)).select(list(self.key)))
 
@@ -118,25 +114,9 @@ def lay_out(
 
     Raises ConfigurationError when two columns would have one name.
     """
-    data = records.data_schema(delivery.rows.schema).names
-    key = delivery.key if mode != "append" else ()
-    extra = [f"_muxly_{name}" for name in record_columns]
-    if not key and mode != "append" and not _only_appends(delivery.rows):
-        key = (records.KEY,)
-        extra = [records.KEY, *(name for name in extra if name != records.KEY)]
-    names = {name: shortened(rename.get(name, name), longest_name) for name in [*data, *extra]}
-    twice = [n for n, count in Counter(n.lower() if folds_case else n for n in names.values()).items() if count > 1]
-    if twice:
-        both = " and ".join(old for old, new in names.items() if (new.lower() if folds_case else new) == twice[0])
-        raise ConfigurationError(
-            f"the columns {both} of {delivery.table} would both be named {twice[0]} in the database",
-            do="rename one of them with `columns:`",
-        )
-    missing = [name for name in key if name not in names]
-    if missing:
-        raise ConfigurationError(
-            f"the key column {missing[0]} of {delivery.table} is not among its columns", do="correct `key:` of the pull or transform"
-        )
+    key, columns = key_and_columns(delivery, mode, record_columns)
+    names = {name: shortened(rename.get(name, name), longest_name) for name in columns}
+    require_apart(names, key, delivery, place="the database", fold=str.lower if folds_case else str)
     return Landing(
         delivery_id=delivery.id,
         table_id=delivery.table_id,
@@ -189,17 +169,6 @@ def surplus_rows(landing: Landing) -> ConfigurationError:
         do="remove the surplus rows, set another `table`, or use `mode: append`",
         where=landing.target,
     )
-
-
-def _only_appends(rows: pa.Table) -> bool:
-    return bool(pc.all(pc.equal(rows[records.OP], "append")).as_py())
-
-
-def _last_of_each_key(rows: pa.Table) -> pa.Table:
-    if pc.count_distinct(rows[records.KEY]).as_py() == len(rows):
-        return rows
-    last = rows.select([records.KEY, records.SEQ]).group_by(records.KEY).aggregate([(records.SEQ, "max")])
-    return rows.filter(pc.is_in(rows[records.SEQ], last[f"{records.SEQ}_max"]))
 
 
 def shortened(name: str, longest: int) -> str:
