@@ -186,12 +186,7 @@ class DuckDbSession(Session):
         copy = f"{landing.table}_muxly_rebuilt"
         types = {name: columns[name].type if name in columns else type_ for name, type_ in table.columns.items()}
         self._create(copy, types, keys[0][0] if keys else ())
-        values = [columns[name].using.format(self.quote(name)) if name in columns else self.quote(name) for name in types]
-        self.run(f"INSERT INTO {self.name(copy)} ({self.quoted(list(types))}) SELECT {', '.join(values)} FROM {self.name(landing.table)}")
-        self.run(f"DROP TABLE {self.name(landing.table)}")
-        self.run(f"ALTER TABLE {self.name(copy)} RENAME TO {self.quote(landing.table)}")
-        for (statement,) in extras:
-            self.run(statement)
+        self.move_into(copy, landing.table, list(types), columns, [statement for (statement,) in extras])
 
     def create_index(self, landing: Landing, name: str, columns: Sequence[str], *, unique: bool) -> bool:
         try:

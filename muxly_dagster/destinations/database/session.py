@@ -162,6 +162,18 @@ class Session(ABC):
         """Change the types of columns, their values with them."""
         raise NotImplementedError(f"{type(self).__name__} widens no columns")
 
+    def move_into(self, copy: str, table: str, names: Sequence[str], columns: Mapping[str, Widened], indexes: Sequence[str]) -> None:
+        """Let a table made as `copy`, with columns of these names, take the place of `table`: with its rows, and its indexes' statements.
+
+        For databases that cannot change a column's type in place; `columns` are those that are widened.
+        """
+        values = [columns[name].using.format(self.quote(name)) if name in columns else self.quote(name) for name in names]
+        self.run(f"INSERT INTO {self.name(copy)} ({self.quoted(names)}) SELECT {', '.join(values)} FROM {self.name(table)}")
+        self.run(f"DROP TABLE {self.name(table)}")
+        self.run(f"ALTER TABLE {self.name(copy)} RENAME TO {self.quote(table)}")
+        for statement in indexes:
+            self.run(statement)
+
     def create_index(self, landing: Landing, name: str, columns: Sequence[str], *, unique: bool) -> bool:
         """Create an index; False where rows that are there do not let it be unique."""
         self.run(f"CREATE {'UNIQUE ' if unique else ''}INDEX {self.quote(name)} ON {self.name(landing.table)} ({self.quoted(columns)})")

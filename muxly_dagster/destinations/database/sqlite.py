@@ -116,12 +116,7 @@ class SqliteSession(Session):
         )
         copy = f"{table}_muxly_rebuilt"
         self._create(copy, types, key)
-        values = [columns[name].using.format(self.quote(name)) if name in columns else self.quote(name) for name in types]
-        self.run(f"INSERT INTO {self.quote(copy)} ({self.quoted(list(types))}) SELECT {', '.join(values)} FROM {self.quote(table)}")
-        self.run(f"DROP TABLE {self.quote(table)}")
-        self.run(f"ALTER TABLE {self.quote(copy)} RENAME TO {self.quote(table)}")
-        for (statement,) in extras:
-            self.run(statement)
+        self.move_into(copy, table, list(types), columns, [statement for (statement,) in extras])
 
     def create_index(self, landing: Landing, name: str, columns: Sequence[str], *, unique: bool) -> bool:
         try:
