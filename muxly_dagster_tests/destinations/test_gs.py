@@ -112,7 +112,7 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(google: Gcs, status: 
     assert seqs_by_manifests(contents(google)) == [1]
 
 
-@pytest.mark.parametrize("fault", [garbage, cut(30), reset(0)], ids=lambda fault: str(fault.kind))
+@pytest.mark.parametrize("fault", [garbage, cut(30), cut(45), cut(60), reset(0)], ids=lambda fault: f"{fault.kind} {fault.amount}")
 def test_a_line_that_breaks_once_loses_and_doubles_nothing(google: Gcs, fault: Any) -> None:
     with Line(google.port, ok, fault, fault, ok) as line:
         destination = bucket(google, endpoint_url=line.url)
