@@ -88,7 +88,7 @@ class GoogleCloud:
             yield
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, requests.RequestException, OSError) as error:
             raise _as_muxly_error(error, doing, self.url) from None
-        except AttributeError:  # Google's client takes an answer whose headers were cut off for one that is not JSON, and asks bytes for its items
+        except AttributeError:  # Google's client takes an answer whose headers were cut off for bytes, and asks them for items
             raise _as_muxly_error(ValueError("the answer came without its headers"), doing, self.url) from None
         except (InvalidResponse, DataCorruption, ValueError) as error:
             raise _as_muxly_error(error, doing, self.url) from None
