@@ -215,6 +215,13 @@ class Connector(MuxlyResource):
         exception says that everything was read. Raises SignInError, RetryLater, SourceError.
         """
 
+    def stored(self, pull: PullSettings, cursor: Cursor) -> None:
+        """Hear that everything up to this cursor is in the lake for good, so that a queue may let go of it.
+
+        Called on the way of a pull, with cursors that its batches gave. A process may die before it is called: the next pull begins with
+        that cursor all the same.
+        """
+
     @abstractmethod
     def test_connection(self) -> CheckResult:
         """Try the credentials with the cheapest request there is. Never raises for a refusal: it says so."""

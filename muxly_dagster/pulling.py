@@ -172,10 +172,15 @@ class _Run:
             self._state.cursors.write(self._pull.name, self._version + 1, self._safe, self._writer.table_id or "")
             self._writer.commit(self._version + 1)
             self._version += 1
-            self._safe = None
+            self._let_go(self._safe)
         else:
             self._state.cursors.write(self._pull.name, self._version, self._safe, self._writer.table_id or "")
-            self._safe = None
+            self._let_go(self._safe)
+
+    def _let_go(self, cursor: Cursor) -> None:
+        """Everything up to the cursor is stored, whatever happens from here on."""
+        self._safe = None
+        self._pull.connector.stored(self._pull.settings, cursor)
 
     def _letter(self, text: str, reason: str) -> DeadLetter:
         return DeadLetter("pull", self._pull.name, reason, text[:_QUARANTINED_TEXT], self._run_id)

@@ -51,9 +51,18 @@ class Runtime:
         """Open lake and state for a project that is assembled already."""
         for warning in assembly.warnings:
             _log.warning("%s", warning)
-        lake, state = Lake(settings.lake_url), State.open(settings.database_url, settings.home)
+        return cls._around(settings, assembly, State.open(settings.database_url, settings.home))
+
+    def reloaded(self, environ: Mapping[str, str]) -> Self:
+        """The project as its files say now, with the same open database. Raises ConfigurationError with everything that is wrong."""
+        return self._around(self.settings, load_assembly(self.settings.project, environ, home=self.settings.home), self.state)
+
+    @classmethod
+    def _around(cls, settings: Settings, assembly: Assembly, state: State) -> Self:
+        lake = Lake(settings.lake_url)
         files = LakeFiles(lake.url, lake.options, settings.home / "partials")
         services = Services(files=files, answers=KeptAnswers(settings.home / "answers"), turns=state.turns, metrics=state.metrics)
+        # inbox and calls: see state/
         of_pulls = {name: replace(services, files=files.apart(name)) for name in assembly.pulls}
         return cls(settings, assembly.equipped(services, of_pulls), lake, state)
 

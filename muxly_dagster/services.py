@@ -1,5 +1,5 @@
 """What the runtime lends to connectors and destinations: a place for files, answers kept for later, rate budgets shared between
-processes, the values of metrics.
+processes, the values of metrics, and what came in by HTTP.
 
 Each has a form that lives in this process alone, for tests and for whoever uses a connector by itself.
 """
@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
+
+from muxly_dagster.intake import Calls, Inbox, OwnCalls, OwnInbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,3 +339,5 @@ class Services:
     answers: Answers = field(default_factory=OwnAnswers)
     turns: Turns | None = None
     metrics: MetricStore = field(default_factory=OwnMetrics)
+    inbox: Inbox = field(default_factory=OwnInbox)
+    calls: Calls = field(default_factory=OwnCalls)

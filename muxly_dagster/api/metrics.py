@@ -1,5 +1,6 @@
 """GET /metrics: what all prometheus destinations of a project hold in exposition mode, as text."""
 
+from fastapi import APIRouter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -10,6 +11,8 @@ from starlette.routing import Route
 from muxly_dagster.destinations.prometheus import Prometheus, exposing
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.runtime import Runtime
+
+router = APIRouter(tags=["Metrics"])
 
 
 def metrics_app(runtime: Runtime) -> Starlette:

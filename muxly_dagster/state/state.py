@@ -18,7 +18,7 @@ from muxly_dagster.state.troubles import explain, usable_folder
 from muxly_dagster.state.turns import SharedTurns
 from muxly_dagster.state.waiting import Waiting
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a database that stands there needs no Alembic at start."""
 
 _SCHEMA = "muxly"
@@ -27,8 +27,9 @@ _SCHEMA = "muxly"
 class State:
     """Everything remembered between runs. `locks` is the folder for lock files where the database is SQLite."""
 
-    def __init__(self, engine: sa.Engine, locks: Path) -> None:
+    def __init__(self, engine: sa.Engine, locks: Path, beside: sa.Engine | None = None) -> None:
         self.engine, self._locks = engine, locks
+        self.inbox_engine = engine if beside is None else beside
         self.ledger = Ledger(engine)
         self.cursors = cursor_rows.Cursors(engine)
         self.breakers = Breakers(engine)
@@ -42,19 +43,15 @@ class State:
         with usable_folder(home):
             home.mkdir(parents=True, exist_ok=True)
             (home / "locks").mkdir(exist_ok=True)
-        engine = _engine(url)
-        explain(engine)
-        try:
-            with _at_start(engine, home):
-                _migrate(engine)
-        except MuxlyError:
-            engine.dispose()
-            raise
-        return cls(engine, home / "locks")
+        engine = _opened(url, home)
+        # SQLite has one writer at a time: collected events go into a file of their own, so that neither they nor runs wait for each other.
+        beside = _inbox_url(url)
+        return cls(engine, home / "locks", _opened(beside, home) if beside else None)
 
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+        self.inbox_engine.dispose()
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -77,6 +74,27 @@ class State:
             finally:
                 with contextlib.suppress(MuxlyError):  # a connection that is gone has let go already
                     connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+
+
+def _opened(url: str, home: Path) -> sa.Engine:
+    engine = _engine(url)
+    explain(engine)
+    try:
+        with _at_start(engine, home):
+            _migrate(engine)
+    except MuxlyError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _inbox_url(url: str) -> str:
+    """Where collected events lie: beside a SQLite database (`state-inbox.db`); empty where that is the database itself."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return ""
+    path = Path(parsed.database)
+    return parsed.set(database=str(path.with_name(f"{path.stem}-inbox{path.suffix}"))).render_as_string(hide_password=False)
 
 
 def _engine(url: str) -> sa.Engine:

@@ -191,6 +191,99 @@ metric_keys = sa.Table(
 )
 
 
+_SEQ = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers rows by themselves only in an INTEGER
+
+inbox = sa.Table(
+    "inbox",  # parcels of collected events, until they are in the lake
+    metadata,
+    sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    sa.Column("source", sa.String(255), nullable=False),
+    sa.Column("stream", sa.String(255), nullable=False),
+    sa.Column("received_at", _TIME, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("ids", sa.Text, nullable=False),  # one a line, as the lines of the body
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("refused", sa.Text, nullable=False),  # JSON: pairs of text and reason
+    sa.Index("ix_inbox_source_stream_seq", "source", "stream", "seq"),
+    sqlite_autoincrement=True,  # a number that was given once is never given again, though its row be deleted
+)
+
+inbox_ids = sa.Table(
+    "inbox_ids",  # events that were accepted, so that a repetition is known for one
+    metadata,
+    sa.Column("mark", sa.LargeBinary(16), primary_key=True),  # a hash of source, stream and id
+    sa.Column("batch", sa.BigInteger, nullable=False),  # which transaction brought it: what another one brought is a duplicate
+    sa.Column("at", sa.BigInteger, nullable=False, index=True),  # seconds since 1970
+    sqlite_with_rowid=False,
+)
+
+inbox_requests = sa.Table(
+    "inbox_requests",  # requests that were answered, by Idempotency-Key
+    metadata,
+    sa.Column("mark", sa.LargeBinary(16), primary_key=True),  # a hash of source and key
+    sa.Column("fingerprint", sa.LargeBinary(16), nullable=False),  # a hash of what was sent
+    sa.Column("receipt", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+write_keys = sa.Table(
+    "write_keys",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("hash", sa.String(64), nullable=False),  # SHA-256 of the whole key, which is never kept
+    sa.Column("source", sa.String(255), nullable=False),
+    sa.Column("streams", sa.JSON, nullable=False),  # empty: all of the source
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("revoked_at", _TIME),
+)
+
+jobs = sa.Table(
+    "jobs",  # jobs that were made by the API, and what it changed about those of muxly.yaml
+    metadata,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("spec", sa.JSON(none_as_null=True)),  # as under `jobs: NAME:`; null: it stands in muxly.yaml
+    sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("updated_at", _TIME, nullable=False),
+)
+
+calls = sa.Table(
+    "calls",  # of webhooks
+    metadata,
+    sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+    sa.Column("job", sa.String(255), nullable=False),
+    sa.Column("delivery_id", sa.String(255), nullable=False),
+    sa.Column("received_at", _TIME, nullable=False),
+    sa.Column("headers", sa.JSON, nullable=False),
+    sa.Column("query", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("start", sa.String(36)),  # the start whose run took it; null: no run has taken it yet
+    sa.Index("ix_calls_job_seq", "job", "seq"),
+    sa.Index("ix_calls_job_delivery_id", "job", "delivery_id", unique=True),
+    sqlite_autoincrement=True,
+)
+
+starts = sa.Table(
+    "starts",  # runs that are to be started, and what became of that
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),  # the id of the run that Dagster is asked for
+    sa.Column("job", sa.String(255), nullable=False),
+    sa.Column("cause", sa.String(16), nullable=False),  # webhook, cron, api
+    sa.Column("due_at", _TIME, nullable=False),
+    sa.Column("tags", sa.JSON, nullable=False),
+    sa.Column("submitted_at", _TIME),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("run_id", sa.String(36)),  # the run that began; null: none has yet
+    sa.Column("ended", sa.String(16)),  # begun, cancelled, failed; null: it is still to begin
+    sa.Index("ix_starts_ended_due_at", "ended", "due_at"),
+    sa.Index("ix_starts_job_ended", "job", "ended"),
+)
+
+
 def ensure(connection: sa.Connection, table: sa.Table, **values: object) -> None:
     """Insert a row unless there is one of its key already, whoever else does the same at the same time."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert

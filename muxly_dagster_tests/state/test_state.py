@@ -22,6 +22,8 @@ def test_migrations_make_exactly_the_declared_tables(url: str, tmp_path: Path) -
     with state.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
+    with state.inbox_engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
     state.close()
 
 

@@ -1,0 +1,5 @@
+"""What can be a source."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["Connectors"])

@@ -1,0 +1,5 @@
+"""Where records go."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["Destinations"])

@@ -1,0 +1,5 @@
+"""Keys that let services collect."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["Write keys"])

@@ -1,0 +1,5 @@
+"""Where a record went."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["Records"])

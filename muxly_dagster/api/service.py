@@ -1,0 +1,131 @@
+"""What all routes of the API share: the open project as it stands now, the state, Dagster, and how this process is set up."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.requests import Request
+
+from muxly_dagster.assembly import Assembly
+from muxly_dagster.errors import MuxlyError
+from muxly_dagster.orchestrator import Orchestrator
+from muxly_dagster.project.load import project_files
+from muxly_dagster.runtime import Runtime
+from muxly_dagster.settings import Settings
+from muxly_dagster.state import State
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class OpenProject:
+    """The project as its files and the jobs in the state say now. A change that is not sound leaves the one before in place."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.settings, self._environ = settings, environ
+        self._lock = threading.Lock()
+        self._runtime = Runtime.open(settings, environ)
+        self._seen, self._looked = self._version(), time.monotonic()
+        self.trouble: MuxlyError | None = None
+        """What is wrong with the newest version of the project, where that is not the one in use."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The open runtime; looks for changes about once a second. The database of all of them is the same one."""
+        if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS and self._lock.acquire(blocking=False):
+            try:
+                self._looked = time.monotonic()
+                version = self._version()
+                if version != self._seen:
+                    self._reload(version)
+            finally:
+                self._lock.release()
+        return self._runtime
+
+    @property
+    def assembly(self) -> Assembly:
+        """Everything the project runs."""
+        return self.runtime.assembly
+
+    @property
+    def state(self) -> State:
+        """The state database, which stays open whatever becomes of the project."""
+        return self._runtime.state
+
+    def reload(self) -> None:
+        """Look for changes now. Raises MuxlyError for a project that is not sound."""
+        with self._lock:
+            self._reload(self._version())
+        if self.trouble is not None:
+            raise self.trouble
+
+    def close(self) -> None:
+        """Give back what was opened."""
+        self._runtime.__exit__()
+
+    def _reload(self, version: object) -> None:
+        try:
+            self._runtime = self._runtime.reloaded(self._environ)
+            self.trouble = None
+        except MuxlyError as error:
+            self.trouble = error
+        self._seen = version
+
+    def _version(self) -> object:
+        """Something that changes when the project does."""
+        try:
+            files = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in project_files(self.settings.project)]
+        except (MuxlyError, OSError):
+            files = []
+        return files
+
+
+@dataclass
+class Service:
+    """Everything one API process works with. `public_url` is how the world calls it, for signatures that cover the address."""
+
+    project: OpenProject
+    orchestrator: Orchestrator
+    admin_token: str = ""
+    loopback: bool = True
+    public_url: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def state(self) -> State:
+        """The state database."""
+        return self.project.state
+
+    @property
+    def runtime(self) -> Runtime:
+        """The open project."""
+        return self.project.runtime
+
+    @property
+    def home(self) -> Path:
+        """Where Muxly keeps its things."""
+        return self.project.settings.home
+
+    @classmethod
+    def open(cls, settings: Settings, environ: Mapping[str, str], orchestrator: Orchestrator, *, loopback: bool = True) -> "Service":
+        """From MUXLY_ADMIN_TOKEN and MUXLY_PUBLIC_URL. Raises ConfigurationError for a project that is not sound."""
+        return cls(
+            OpenProject(settings, environ),
+            orchestrator,
+            admin_token=environ.get("MUXLY_ADMIN_TOKEN", ""),
+            loopback=loopback,
+            public_url=environ.get("MUXLY_PUBLIC_URL", "").rstrip("/"),
+            environ=environ,
+        )
+
+    def close(self) -> None:
+        """Give back what was opened."""
+        self.orchestrator.close()
+        self.project.close()
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request is answered by."""
+    found: Service = request.app.state.service
+    return found

@@ -1,0 +1,5 @@
+"""Where records come from, and their streams."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["Sources"])

@@ -1,0 +1,5 @@
+"""Current rows of the lake."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["Tables"])
