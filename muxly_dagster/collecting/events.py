@@ -4,6 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
+class Unreadable(ValueError):
+    """A request of which nothing can be read, since it is cut off or not of the form that it says it is of. Its text tells the sender why."""
+
+
+class UnknownType(Unreadable):
+    """A request in a form that Muxly does not read, by its Content-Type."""
+
+
+class TooLarge(Unreadable):
+    """A request that holds more than is read at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """An item of a request that is no event: its place in the request (from 0), and why. It is told to the sender and not kept."""
