@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from muxly_dagster import catalog, fragment
-from muxly_dagster.cli.sheet import FieldSheet, default_text, destination_sheet, shared_fields, sheet
-from muxly_dagster.cli.sheet.fields import auth_of
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
+from muxly_dagster.sheet import FieldSheet, default_text, destination_sheet, shared_fields, sheet
+from muxly_dagster.sheet.fields import auth_of
 
 ROOT = Path(__file__).parents[1]
 

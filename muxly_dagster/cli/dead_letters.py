@@ -28,7 +28,7 @@ def list_(name: Name = None, all_: Annotated[bool, typer.Option("--all", help="C
         if name and not letters:
             _check_name(runtime.assembly, name)
     if json:
-        terminal.print_json([_as_dict(letter) for letter in letters])
+        terminal.print_json([letter.plain() for letter in letters])
     elif letters:
         rows = [[letter.id, letter.name, letter.record_id or "-", letter.status, str(letter.times), letter.reason] for letter in letters]
         terminal.print_records(["id", "where", "record", "status", "times", "reason"], rows)
@@ -42,9 +42,9 @@ def show(letter_id: Annotated[str, typer.Argument(help="Its id, or the beginning
     with _open() as runtime:
         letter = _find(runtime.state.ledger.dead_letter(letter_id), letter_id)
     if json:
-        terminal.print_json(_as_dict(letter))
+        terminal.print_json(letter.plain())
         return
-    for name, value in _as_dict(letter).items():
+    for name, value in letter.plain().items():
         terminal.out.print(terminal.plain(f"{name:10} {value or '-'}"), markup=False)
 
 
@@ -61,7 +61,7 @@ def edit(
         runtime.edit(letter, None if undo else _corrected(letter, fields or []))
         letter = _find(runtime.state.ledger.dead_letter(letter.id), letter.id)
     if json:
-        terminal.print_json(_as_dict(letter))
+        terminal.print_json(letter.plain())
     else:
         terminal.say(f"{letter.id}: {'as it was' if undo else f'corrected; now `muxly dead-letters replay {letter.id}`'}")
 
@@ -172,8 +172,3 @@ def _find(letter: "DeadLetter | None", letter_id: str) -> "DeadLetter":
         what = f"no dead letter, or more than one, has an id that begins with {letter_id}"
         raise ConfigurationError(what, do="list them with `muxly dead-letters list --all`")
     return letter
-
-
-def _as_dict(letter: "DeadLetter") -> dict[str, object]:
-    fields = ("kind", "name", "record_id", "status", "times", "reason", "at", "run_id", "record", "edited")
-    return {"id": letter.id} | {field: getattr(letter, field) for field in fields}

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pydantic import TypeAdapter, ValidationError
 
 from muxly_dagster.cli import plugged, terminal
-from muxly_dagster.cli.sheet import FieldSheet, Sheet, StreamSheet, default_text, sheet_of
 from muxly_dagster.connector import Connector
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.project.models import Name
+from muxly_dagster.sheet import FieldSheet, Sheet, StreamSheet, default_text, sheet_of, summary
 
 _MOST_COLUMNS = 6
 
@@ -19,12 +19,7 @@ def list_connectors(*, json: bool) -> None:
     known = plugged.connectors()
     sheets = [sheet_of(known.connector_class(name)) for name in known.connector_names()]
     if json:
-        terminal.print_json(
-            [
-                {"id": each.id, "title": each.title, "kind": each.kind, "auth": each.auth, "streams": len(each.streams) or None}
-                for each in sheets
-            ]
-        )
+        terminal.print_json([summary(each) for each in sheets])
         return
     rows = [[each.id, each.title, each.kind, ", ".join(each.auth), len(each.streams) or None] for each in sheets]
     terminal.print_table(["id", "title", "kind", "signs in with", "streams"], rows, numbers=["streams"])

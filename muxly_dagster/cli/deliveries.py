@@ -2,7 +2,6 @@
 
 import datetime as dt
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -46,7 +45,7 @@ def deliveries(name: str | None, *, json: bool) -> None:
         targets = runtime.targets(name) if name else list(runtime.assembly.targets.values())
         found = [runtime.standing(target.name) for target in targets]
     if json:
-        terminal.print_json([_as_dict(each) for each in found])
+        terminal.print_json([each.plain() for each in found])
     elif found:
         columns = ["delivery", "changes waiting", "oldest", "dead letters", "breaker", "last receipt", "waits for"]
         terminal.print_table(columns, [_standing(each) for each in found], numbers=["changes waiting", "dead letters"])
@@ -69,10 +68,3 @@ def _standing(each: Standing) -> list[Any]:
 
 def _moment(moment: dt.datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
-
-
-def _as_dict(each: Standing) -> Mapping[str, Any]:
-    told = asdict(each)
-    if each.last is not None:
-        told["last"]["id"] = each.last.id
-    return told

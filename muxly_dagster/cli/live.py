@@ -9,44 +9,33 @@ from typing import Any
 import orjson
 import typer
 
+from muxly_dagster import trying
 from muxly_dagster.assembly import Assembly, load_assembly
 from muxly_dagster.cli import opening, terminal
 from muxly_dagster.cli.declared import print_streams
-from muxly_dagster.cli.project import check_pull, try_out
-from muxly_dagster.cli.sheet import stream_sheet
-from muxly_dagster.connector import Action, Connector, Metadata
-from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.connector import Action, Metadata
+from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.project.parse import parse_text, scalar
-from muxly_dagster.resource import CheckResult
+from muxly_dagster.sheet import stream_sheet
 
 
 def test(name: str, *, json: bool) -> None:
     """Sign in, ask about the account, look at every pull of the source; exit with 1 if one of these failed."""
-    assembly = _assembly()
-    source = _source(assembly, name)
-    checks = {f"source {name}": try_out(source)}
-    found = Metadata()
-    if checks[f"source {name}"].status == "ok":
-        try:
-            found = source.metadata()
-        except MuxlyError as error:
-            checks["account"] = CheckResult("failed", "ask about the account", error.what, error.do)
-        checks |= {f"pull {pull.name}": check_pull(pull) for pull in assembly.pulls.values() if pull.source == name}
-    failed = any(result.status == "failed" for result in checks.values())
+    checks, found = trying.try_source(_assembly(), name)
+    told = trying.plain(checks) | {"metadata": trying.plain_metadata(found)}
     if json:
-        told = [{"name": what} | asdict(result) for what, result in checks.items()]
-        terminal.print_json({"status": "failed" if failed else "ok", "checks": told, "metadata": _as_dict(found)})
+        terminal.print_json(told)
     else:
         terminal.print_checks((what, r.status, f"{r.tried}: {r.what}" if r.what else r.tried, r.do) for what, r in checks.items())
         _tell(found)
-    if failed:
+    if told["status"] == "failed":
         raise typer.Exit(1)
 
 
 def streams(name: str, *, json: bool) -> None:
     """The streams that the source finds."""
-    found = [stream_sheet(stream) for stream in _source(_assembly(), name).streams()]
+    found = [stream_sheet(stream) for stream in trying.source_named(_assembly(), name).streams()]
     if json:
         terminal.print_json([asdict(stream) for stream in found])
     elif found:
@@ -57,7 +46,7 @@ def streams(name: str, *, json: bool) -> None:
 
 def act(name: str, action: str, inputs: Sequence[str], document: str, *, json: bool) -> None:
     """Do the action and print the provider's answer; list the actions where none is named."""
-    source = _source(_assembly(), name)
+    source = trying.source_named(_assembly(), name)
     actions = {each.name: each for each in source.actions()}
     if not action:
         _list_actions(name, list(actions.values()), json=json)
@@ -74,23 +63,6 @@ def act(name: str, action: str, inputs: Sequence[str], document: str, *, json: b
 def _assembly() -> Assembly:
     settings = opening.settings()
     return load_assembly(settings.project, os.environ, home=settings.home)
-
-
-def _source(assembly: Assembly, name: str) -> Connector:
-    if name not in assembly.sources:
-        raise ConfigurationError(f"there is no source named {name}", do=did_you_mean(name, assembly.sources) or "declare one in muxly.yaml")
-    return assembly.sources[name]
-
-
-def _as_dict(found: Metadata) -> dict[str, Any]:
-    sunset = found.sunset.isoformat() if found.sunset else None
-    return {
-        "account": found.account,
-        "api_version": found.api_version,
-        "sunset": sunset,
-        "limits": list(found.limits),
-        "details": dict(found.details),
-    }
 
 
 def _tell(found: Metadata) -> None:

@@ -14,7 +14,6 @@ from muxly_dagster import fragment
 from muxly_dagster.cli import look, plugged, terminal
 from muxly_dagster.cli.declared import print_facts, print_streams
 from muxly_dagster.cli.live import pairs, value
-from muxly_dagster.cli.sheet import sheet_of
 from muxly_dagster.connector import Connector, PullSettings, Unreadable
 from muxly_dagster.errors import ConfigurationError, Problem
 from muxly_dagster.manifest.checking.loading import read_manifest
@@ -24,6 +23,7 @@ from muxly_dagster.project.checks import is_secret, problems_in
 from muxly_dagster.project.environment import interpolate
 from muxly_dagster.project.locate import Node
 from muxly_dagster.project_paths import in_project
+from muxly_dagster.sheet import sheet_of
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

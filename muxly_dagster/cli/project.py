@@ -14,12 +14,12 @@ from muxly_dagster.catalog import connector_names
 from muxly_dagster.cli import opening, plugged, terminal
 from muxly_dagster.cli.beginning import project_files, variables
 from muxly_dagster.connector import Connector
-from muxly_dagster.destination import Destination
-from muxly_dagster.errors import ConfigurationError, MuxlyError, Problem
+from muxly_dagster.errors import ConfigurationError, Problem
 from muxly_dagster.plugins import NONE, Plugins
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.resource import CheckResult
 from muxly_dagster.settings import PROJECT_FILES
+from muxly_dagster.trying import check_pull, try_out
 
 _MOST_NAMES = 20
 
@@ -135,24 +135,6 @@ def _check_behind(source: Future[CheckResult], pull: Pull) -> CheckResult | None
 def _looks_at_pulls(connector: Connector) -> bool:
     """Whether asking about a pull says more than asking about its source."""
     return type(connector).check_pull is not Connector.check_pull
-
-
-def try_out(thing: Connector | Destination) -> CheckResult:
-    """Whether it can be reached; what it raises is a result too."""
-    try:
-        return thing.check() if isinstance(thing, Destination) else thing.test_connection()
-    except MuxlyError as error:
-        return CheckResult("failed", "connect", error.what, error.do)
-
-
-def check_pull(pull: Pull) -> CheckResult:
-    """What the provider finds wrong with a pull's settings."""
-    tried = "look at its settings"
-    try:
-        wrong = pull.connector.check_pull(pull.settings)
-    except MuxlyError as error:
-        return CheckResult("failed", tried, error.what, error.do)
-    return CheckResult("failed", tried, "; ".join(wrong), "correct the pull in muxly.yaml") if wrong else CheckResult("ok", tried)
 
 
 def schema() -> None:

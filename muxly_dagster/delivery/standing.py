@@ -1,7 +1,8 @@
 """How far a target has come, what it waits for, and how it is set back."""
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -23,6 +24,13 @@ class Standing:
     breaker: BreakerState
     dead_letters: int
     last: StoredReceipt | None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for commands and the API."""
+        told = asdict(self)
+        if self.last is not None:
+            told["last"]["id"] = self.last.id
+        return told
 
 
 def standing(lake: Lake, state: State, target: Target) -> Standing:

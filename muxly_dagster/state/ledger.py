@@ -86,6 +86,11 @@ class DeadLetter:
         """The same record at the same place is one letter, however often it fails."""
         return _digest(self.kind, self.name, self.record_id or self.record)
 
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for commands and the API."""
+        fields = ("kind", "name", "record_id", "status", "times", "reason", "at", "run_id", "record", "edited")
+        return {"id": self.id} | {field: getattr(self, field) for field in fields}
+
 
 class Ledger:
     """Offsets, receipts and dead letters. What belongs together is written in one transaction."""

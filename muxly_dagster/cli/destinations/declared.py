@@ -5,7 +5,7 @@ from dataclasses import asdict
 from muxly_dagster import catalog, fragment
 from muxly_dagster.cli import plugged, terminal
 from muxly_dagster.cli.declared import name_or, print_facts, print_fields, print_head, print_title
-from muxly_dagster.cli.sheet import DestinationSheet, destination_sheet_of
+from muxly_dagster.sheet import DestinationSheet, destination_sheet_of
 
 
 def list_destinations(*, json: bool) -> None:

@@ -1,8 +1,8 @@
 """Sheets: what connectors and destinations declare, as plain values for commands and documentation pages."""
 
-from muxly_dagster.cli.sheet.connector import Sheet, StreamSheet, sheet, sheet_of, stream_sheet
-from muxly_dagster.cli.sheet.destination import DestinationSheet, destination_sheet, destination_sheet_of, shared_fields
-from muxly_dagster.cli.sheet.fields import FieldSheet, default_text
+from muxly_dagster.sheet.connector import Sheet, StreamSheet, sheet, sheet_of, stream_sheet, summary
+from muxly_dagster.sheet.destination import DestinationSheet, destination_sheet, destination_sheet_of, shared_fields
+from muxly_dagster.sheet.fields import FieldSheet, default_text
 
 __all__ = [
     "DestinationSheet",
@@ -16,4 +16,5 @@ __all__ = [
     "sheet",
     "sheet_of",
     "stream_sheet",
+    "summary",
 ]

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from muxly_dagster import catalog
-from muxly_dagster.cli.sheet.fields import FieldSheet, Kind, auth_of, kind_of, paragraph, with_inner_fields
 from muxly_dagster.destination import Destination
+from muxly_dagster.sheet.fields import FieldSheet, Kind, auth_of, kind_of, paragraph, with_inner_fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from muxly_dagster import catalog, records
-from muxly_dagster.cli.sheet.fields import FieldSheet, Kind, auth_of, fields_of, kind_of, paragraph
 from muxly_dagster.connector import Connector, PullSettings, Stream
+from muxly_dagster.sheet.fields import FieldSheet, Kind, auth_of, fields_of, kind_of, paragraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Sheet:
     api_version: str
     sunset: str
     docs: str
+
+
+def summary(sheet: Sheet) -> dict[str, Any]:
+    """What lists tell of a connector; `streams` is how many there are, None where that depends on the account."""
+    return {"id": sheet.id, "title": sheet.title, "kind": sheet.kind, "auth": sheet.auth, "streams": len(sheet.streams) or None}
 
 
 def sheet(name: str, folder: Path = Path()) -> Sheet:
