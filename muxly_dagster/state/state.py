@@ -12,8 +12,11 @@ from filelock import FileLock, Timeout
 from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError
 from muxly_dagster.state import cursors as cursor_rows
 from muxly_dagster.state.breakers import Breakers
+from muxly_dagster.state.jobs import Jobs
+from muxly_dagster.state.calls import KeptCalls
 from muxly_dagster.state.ledger import Ledger
 from muxly_dagster.state.metrics import Metrics
+from muxly_dagster.state.starts import Starts
 from muxly_dagster.state.troubles import explain, usable_folder
 from muxly_dagster.state.turns import SharedTurns
 from muxly_dagster.state.waiting import Waiting
@@ -36,6 +39,9 @@ class State:
         self.waiting = Waiting(engine)
         self.turns = SharedTurns(engine)
         self.metrics = Metrics(engine)
+        self.jobs = Jobs(engine)
+        self.starts = Starts(engine)
+        self.calls = KeptCalls(engine)
 
     @classmethod
     def open(cls, url: str, home: Path) -> "State":

@@ -264,6 +264,7 @@ calls = sa.Table(
     sa.Column("start", sa.String(36)),  # the start whose run took it; null: no run has taken it yet
     sa.Index("ix_calls_job_seq", "job", "seq"),
     sa.Index("ix_calls_job_delivery_id", "job", "delivery_id", unique=True),
+    sa.Index("ix_calls_start_job_seq", "start", "job", "seq"),
     sqlite_autoincrement=True,
 )
 
@@ -278,10 +279,12 @@ starts = sa.Table(
     sa.Column("submitted_at", _TIME),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("run_id", sa.String(36)),  # the run that began; null: none has yet
-    sa.Column("ended", sa.String(16)),  # begun, cancelled, failed; null: it is still to begin
+    sa.Column("ended", sa.String(16)),  # begun, cancelled; null: it is still to begin
     sa.Index("ix_starts_ended_due_at", "ended", "due_at"),
     sa.Index("ix_starts_job_ended", "job", "ended"),
 )
+_OPEN = sa.and_(starts.c.cause == "webhook", starts.c.ended.is_(None))
+sa.Index("uq_starts_open_webhook", starts.c.job, unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN)  # one for a job at a time
 
 
 def ensure(connection: sa.Connection, table: sa.Table, **values: object) -> None:

@@ -76,6 +76,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_calls_job_seq", "calls", ["job", "seq"])
     op.create_index("ix_calls_job_delivery_id", "calls", ["job", "delivery_id"], unique=True)
+    op.create_index("ix_calls_start_job_seq", "calls", ["start", "job", "seq"])
     op.create_table(
         "starts",
         sa.Column("id", sa.String(36), primary_key=True),
@@ -90,3 +91,5 @@ def upgrade() -> None:
     )
     op.create_index("ix_starts_ended_due_at", "starts", ["ended", "due_at"])
     op.create_index("ix_starts_job_ended", "starts", ["job", "ended"])
+    opened = sa.text("cause = 'webhook' and ended is null")
+    op.create_index("uq_starts_open_webhook", "starts", ["job"], unique=True, sqlite_where=opened, postgresql_where=opened)

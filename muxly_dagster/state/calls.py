@@ -1,0 +1,119 @@
+"""Calls of webhooks: each kept once, and with it the start of the run that is to deal with it."""
+
+import datetime as dt
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from muxly_dagster.intake import Call
+from muxly_dagster.state import tables
+from muxly_dagster.state.starts import Start, insert, take_turn
+
+_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of a call. `known`: it was there before, and nothing was done. `opened` is the start that it opened.
+
+    None is opened where one of the job is open already, which will take this call too. `paused`: the job is, so the start waits.
+    """
+
+    known: bool = False
+    opened: Start | None = None
+    paused: bool = False
+
+
+class KeptCalls:
+    """The calls of all jobs. Raises RetryLater where the database cannot be reached."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        # SQLite lets writers of one process wait by trying again and again; a lock lets the next one in at once.
+        self._one_at_a_time = threading.Lock() if engine.dialect.name == "sqlite" else None
+
+    def put(self, call: Call, start: Start) -> Kept:
+        """Keep a call, with the start that is to be opened for it if none is, in one transaction. The call's own `seq` is not looked at."""
+        if self._one_at_a_time is None:
+            return self._put(call, start)
+        with self._one_at_a_time:
+            return self._put(call, start)
+
+    def after(self, job: str, seq: int, limit: int) -> Sequence[Call]:
+        """The next calls of a job's webhook behind a seq, in order: at most `limit`. No call turns up later with a lower seq."""
+        table = tables.calls
+        query = sa.select(table).where(table.c.job == job, table.c.seq > seq).order_by(table.c.seq).limit(limit)
+        with self._engine.begin() as connection:
+            take_turn(connection, job)
+            return [_of(row) for row in connection.execute(query).mappings()]
+
+    def find(self, job: str, delivery_id: str) -> Call | None:
+        """The call that the sender names so."""
+        table = tables.calls
+        query = sa.select(table).where(table.c.job == job, table.c.delivery_id == delivery_id)
+        with self._engine.begin() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return _of(row) if row else None
+
+    def of_start(self, start: str) -> Iterator[Call]:
+        """The calls that a start's run took, in order, a page at a time."""
+        table, seq = tables.calls, 0
+        while True:
+            query = sa.select(table).where(table.c.start == start, table.c.seq > seq).order_by(table.c.seq).limit(_PAGE)
+            with self._engine.begin() as connection:
+                page = [_of(row) for row in connection.execute(query).mappings()]
+            yield from page
+            if len(page) < _PAGE:
+                return
+            seq = page[-1].seq
+
+    def waiting(self, job: str) -> int:
+        """How many calls of a job no run has taken."""
+        table = tables.calls
+        query = sa.select(sa.func.count()).where(table.c.start.is_(None), table.c.job == job)
+        with self._engine.begin() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def jobs(self) -> list[str]:
+        """The jobs that calls are kept of."""
+        with self._engine.begin() as connection:
+            return list(connection.scalars(sa.select(tables.calls.c.job).distinct().order_by(tables.calls.c.job)))
+
+    def prune(self, job: str, before: dt.datetime, upto: int | None = None) -> int:
+        """Delete the calls of a job that came before this time and were taken by a run; up to a seq, if one is said. Answers how many."""
+        table = tables.calls
+        old = [table.c.job == job, table.c.received_at < _text(before), table.c.start.is_not(None)]
+        with self._engine.begin() as connection:
+            return connection.execute(sa.delete(table).where(*old, *([] if upto is None else [table.c.seq <= upto]))).rowcount
+
+    def _put(self, call: Call, start: Start) -> Kept:
+        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
+        values = {
+            "id": call.id,
+            "job": call.job,
+            "delivery_id": call.delivery_id,
+            "received_at": _text(call.received_at),
+            "headers": dict(call.headers),
+            "query": call.query,
+            "body": call.body,
+        }
+        jobs = tables.jobs
+        with self._engine.begin() as connection:
+            take_turn(connection, call.job, shared=True)
+            if connection.execute(dialect.insert(tables.calls).values(**values).on_conflict_do_nothing()).rowcount != 1:
+                return Kept(known=True)
+            opened = start if insert(connection, start) else None
+            paused = bool(connection.scalar(sa.select(jobs.c.paused).where(jobs.c.name == call.job)))
+        return Kept(opened=opened, paused=paused)
+
+
+def _of(row: sa.RowMapping) -> Call:
+    known = {name: row[name] for name in ("seq", "id", "job", "delivery_id", "headers", "query")}
+    return Call(**known, received_at=dt.datetime.fromisoformat(row["received_at"]), body=bytes(row["body"]))
+
+
+def _text(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
