@@ -31,6 +31,9 @@ class Inbox(Protocol):
     def let_go(self, source: str, stream: str, upto: int) -> None:
         """Delete the parcels up to this seq: they are in the lake."""
 
+    def waiting(self, source: str) -> Mapping[str, int]:
+        """How many events of each stream of a source wait, the refused ones among them; streams of which none does are left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -81,6 +84,11 @@ class OwnInbox:
     def let_go(self, source: str, stream: str, upto: int) -> None:
         """Forget them."""
         self.kept[source, stream] = [parcel for parcel in self.kept.get((source, stream), []) if parcel.seq > upto]
+
+    def waiting(self, source: str) -> Mapping[str, int]:
+        """By stream."""
+        counts = {stream: sum(len(p.ids) + len(p.refused) for p in parcels) for (of, stream), parcels in self.kept.items() if of == source}
+        return {stream: count for stream, count in counts.items() if count}
 
 
 @dataclass

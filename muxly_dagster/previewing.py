@@ -19,8 +19,9 @@ from muxly_dagster.state import State
 def preview_pull(pull: Pull, limit: int) -> list[dict[str, Any]]:
     """The first records of a stream as they would be stored, read live from the provider."""
     taken: list[pa.Table] = []
-    # Files and answers of its own, which go when it ends; the rate budgets are the account's all the same.
-    connector = pull.connector.equipped(Services(turns=pull.connector.services.turns))
+    # Files and answers of its own, which go when it ends; the rate budgets are the account's all the same, and what waits is looked at.
+    lent = pull.connector.services
+    connector = pull.connector.equipped(Services(turns=lent.turns, inbox=lent.inbox, calls=lent.calls, source=lent.source))
     stream = connector.resolve(pull.settings)
     batches = connector.pull(pull.settings, None, stream.schema)
     for batch in batches:

@@ -333,7 +333,8 @@ class OwnMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything lent. `turns` None: a client's own budgets are all there are."""
+    """Everything lent. `turns` None: a client's own budgets are all there are. `source` is the name that a connector goes by in its
+    project, under which the inbox holds what was sent to it."""
 
     files: Files = field(default_factory=OwnFiles)
     answers: Answers = field(default_factory=OwnAnswers)
@@ -341,3 +342,4 @@ class Services:
     metrics: MetricStore = field(default_factory=OwnMetrics)
     inbox: Inbox = field(default_factory=OwnInbox)
     calls: Calls = field(default_factory=OwnCalls)
+    source: str = ""

@@ -79,8 +79,9 @@ class Assembly:
     def equipped(self, services: Services, of_pulls: Mapping[str, Services] | None = None) -> "Assembly":
         """The same with connectors and destinations that have these services; those of a pull, where it has its own."""
         own = of_pulls or {}
-        sources = {name: connector.equipped(services) for name, connector in self.sources.items()}
-        connectors = {n: sources[p.source].equipped(own[n]) if n in own else sources[p.source] for n, p in self.pulls.items()}
+        sources = {name: connector.equipped(dataclasses.replace(services, source=name)) for name, connector in self.sources.items()}
+        of_pull = {name: dataclasses.replace(each, source=self.pulls[name].source) for name, each in own.items() if name in self.pulls}
+        connectors = {n: sources[p.source].equipped(of_pull[n]) if n in own else sources[p.source] for n, p in self.pulls.items()}
         pulls = {name: dataclasses.replace(pull, connector=connectors[name]) for name, pull in self.pulls.items()}
         destinations = {name: destination.equipped(services) for name, destination in self.destinations.items()}
         targets = {n: dataclasses.replace(target, destination=target.destination.equipped(services)) for n, target in self.targets.items()}

@@ -7,7 +7,8 @@ No number is ever rounded in silence.
 
 from muxly_dagster.decoding.pages import Page, PageDecoder, Unread
 from muxly_dagster.decoding.paths import Selector, parse_path
+from muxly_dagster.decoding.salvage import broken as broken_record
 from muxly_dagster.decoding.salvage import spoiled_record
 from muxly_dagster.decoding.values import FIELD_TYPES, declared_field
 
-__all__ = ["FIELD_TYPES", "Page", "PageDecoder", "Selector", "Unread", "declared_field", "parse_path", "spoiled_record"]
+__all__ = ["FIELD_TYPES", "Page", "PageDecoder", "Selector", "Unread", "broken_record", "declared_field", "parse_path", "spoiled_record"]
