@@ -219,8 +219,21 @@ class JobSpec(_Spec):
     )
     cron: str = Field("", description="When it runs, as five cron fields or `@daily`; without it, only on demand.")
     timezone: str = Field("UTC", description="The time zone that `cron` is in, such as Europe/Berlin.")
+    catch_up: Literal["last", "all", "none"] = Field(
+        "last", description="What of it that was missed while Muxly was down is made up for: one run, each of them, or nothing."
+    )
+    jitter: Duration = Field("", description="Each run begins up to this much later, such as `30s`, so that not everything begins at once.")
     description: str = Field("", description="Shown in the Dagster UI.")
     enabled: bool = Field(True, description="Whether the schedule starts switched on.")
+    on_failure: Targets = Field([], description="Destinations that are told when a run fails, in the same forms as `to`.")
+    on_recovery: Targets = Field([], description="Destinations that are told when a run succeeds again after one that failed.")
+
+    @model_validator(mode="after")
+    def _with_cron(self) -> Self:
+        for name in ("catch_up", "jitter"):
+            if name in self.model_fields_set and not self.cron:
+                raise PydanticCustomError("job", "has {name} but no cron: it only says how a schedule is kept", {"name": name})
+        return self
 
 
 class Project(_Spec):
@@ -238,6 +251,8 @@ class Project(_Spec):
     routes: Annotated[dict[Name, RouteSpec], BeforeValidator(_empty_map)] = Field({}, description="Which records go where, by name.")
     destinations: Annotated[dict[Name, DestinationSpec], BeforeValidator(_empty_map)] = Field({}, description="Where records go, by name.")
     jobs: Annotated[dict[Name, JobSpec], BeforeValidator(_empty_map)] = Field({}, description="What runs together and when, by name.")
+    on_failure: Targets = Field([], description="Destinations that are told when a run fails, whatever job it is of.")
+    on_recovery: Targets = Field([], description="Destinations that are told when a run succeeds again after one that failed.")
     retention_days: int = Field(30, ge=1, description="Days for which run history, delivered changes and dead letters are kept.")
 
     _file: Path = PrivateAttr(default_factory=lambda: Path("muxly.yaml"))

@@ -40,12 +40,16 @@ def project_schema(
     )
     targets = _named_by("type", "The type of destination.", {n: (_model(c, definitions), {}) for n, c in destinations.items()})
     _list_or_one(root, "plugins")
+    routes, jobs = _route(steps, definitions), _list_or_one(_model_at(properties["jobs"], definitions), "select")
+    for where in (properties, jobs["properties"]):
+        for key in ("on_failure", "on_recovery"):
+            where[key] = {"$ref": "#/$defs/to", "description": where[key].get("description", "")}
     contents: Schema = {
         "sources": sources,
         "destinations": targets,
         "transforms": _transform(steps, definitions),
-        "routes": _route(steps, definitions),
-        "jobs": _list_or_one(_model_at(properties["jobs"], definitions), "select"),
+        "routes": routes,
+        "jobs": jobs,
     }
     for section, schema in contents.items():
         definitions[section] = schema

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError
 from muxly_dagster.state import cursors as cursor_rows
 from muxly_dagster.state.breakers import Breakers
-from muxly_dagster.state.jobs import Jobs
 from muxly_dagster.state.calls import KeptCalls
+from muxly_dagster.state.jobs import Jobs
 from muxly_dagster.state.ledger import Ledger
 from muxly_dagster.state.metrics import Metrics
 from muxly_dagster.state.starts import Starts
