@@ -14,6 +14,7 @@ from muxly_dagster.errors import Problem
 from muxly_dagster.measures import Share, parse_duration
 from muxly_dagster.project.checks import problem_at, problems_in
 from muxly_dagster.project.locate import Node, Segment
+from muxly_dagster.project.webhooks import WebhookSpec
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SQL_SCHEMAS = ("main", "temp", "system", "memory", "information_schema", "pg_catalog")
@@ -223,6 +224,7 @@ class JobSpec(_Spec):
         "last", description="What of it that was missed while Muxly was down is made up for: one run, each of them, or nothing."
     )
     jitter: Duration = Field("", description="Each run begins up to this much later, such as `30s`, so that not everything begins at once.")
+    webhook: WebhookSpec | None = Field(None, description="Lets signed calls of another service start the job.")
     description: str = Field("", description="Shown in the Dagster UI.")
     enabled: bool = Field(True, description="Whether the schedule starts switched on.")
     on_failure: Targets = Field([], description="Destinations that are told when a run fails, in the same forms as `to`.")
@@ -278,6 +280,14 @@ class Project(_Spec):
         sources = {n: s.model_copy(update={"pulls": {**s.pulls, **selected.get(n, {})}}) for n, s in self.sources.items()}
         project = self.model_copy(update={"sources": sources})
         project._broken = self._broken | {("sources", name) for name in unknown}
+        return project
+
+    def with_job(self, name: str, node: Node) -> Self:
+        """The project with a declaration of one more job in its tree, which stands in no file: problems of it can be told."""
+        project = self.model_copy()
+        jobs = self._tree.child("jobs")
+        there = jobs.value if jobs is not None and isinstance(jobs.value, dict) else {}
+        project._tree = Node({**self._tree.value, "jobs": Node({**there, name: node})}, self._tree.at)
         return project
 
     def problem(self, path: Sequence[Segment], what: str, do: str = "") -> Problem:
