@@ -120,10 +120,19 @@ def _sources(
             except ConfigurationError as error:
                 problems += placed(project, at, error)
                 continue
+            if type(connector).stored is not Connector.stored and (other := _reader(pulls, name, stream.name)) is not None:
+                # What one of them has stored is let go of, and the other would never see it.
+                what, do = f"reads the stream {stream.name}, as {other} does", "a stream that empties has one pull; give it another stream"
+                problems.append(project.problem(at, what, do))
             key = stream.key if settings.key is None else tuple(settings.key)
             stream = dataclasses.replace(stream, key=key, contract=settings.contract or stream.contract)
             pulls[f"{name}.{pull_name}"] = Pull(f"{name}.{pull_name}", name, connector, settings, stream)
     return sources, pulls
+
+
+def _reader(pulls: Mapping[str, Pull], source: str, stream: str) -> str | None:
+    """The pull that reads a source's stream already."""
+    return next((pull.name for pull in pulls.values() if (pull.source, pull.stream.name) == (source, stream)), None)
 
 
 def _destinations(project: Project, catalog: Catalog, problems: list[Problem]) -> dict[str, Destination]:
