@@ -24,6 +24,7 @@ from muxly_dagster.services import Services
 from muxly_dagster.settings import Settings
 from muxly_dagster.state import BreakerState, DeadLetter, State, Wait
 from muxly_dagster.state.answers import KeptAnswers
+from muxly_dagster.state.jobs import made_jobs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,8 @@ class Runtime:
     @classmethod
     def open(cls, settings: Settings, environ: Mapping[str, str]) -> Self:
         """Load and check the project, open lake and state. Raises ConfigurationError with everything that is wrong."""
-        return cls.of(settings, load_assembly(settings.project, environ, home=settings.home))
+        made = made_jobs(settings.database_url, settings.home)
+        return cls.of(settings, load_assembly(settings.project, environ, home=settings.home, made=made))
 
     @classmethod
     def of(cls, settings: Settings, assembly: Assembly) -> Self:
@@ -54,8 +56,10 @@ class Runtime:
         return cls._around(settings, assembly, State.open(settings.database_url, settings.home))
 
     def reloaded(self, environ: Mapping[str, str]) -> Self:
-        """The project as its files say now, with the same open database. Raises ConfigurationError with everything that is wrong."""
-        return self._around(self.settings, load_assembly(self.settings.project, environ, home=self.settings.home), self.state)
+        """The project as its files and the jobs in the state say now, with the same open database. Raises ConfigurationError with
+        everything that is wrong."""
+        home, made = self.settings.home, self.state.jobs.made()
+        return self._around(self.settings, load_assembly(self.settings.project, environ, home=home, made=made), self.state)
 
     @classmethod
     def _around(cls, settings: Settings, assembly: Assembly, state: State) -> Self:

@@ -1,5 +1,6 @@
 """What all routes of the API share: the open project as it stands now, the state, Dagster, and how this process is set up."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -26,21 +27,19 @@ class OpenProject:
         self.settings, self._environ = settings, environ
         self._lock = threading.Lock()
         self._runtime = Runtime.open(settings, environ)
+        self._made: object = None
         self._seen, self._looked = self._version(), time.monotonic()
         self.trouble: MuxlyError | None = None
         """What is wrong with the newest version of the project, where that is not the one in use."""
 
     @property
     def runtime(self) -> Runtime:
-        """The open runtime; looks for changes about once a second. The database of all of them is the same one."""
+        """The open runtime; looks for changes about once a second, beside the request that asks, which may have no time for a database.
+
+        The database of all of them is the same one.
+        """
         if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS and self._lock.acquire(blocking=False):
-            try:
-                self._looked = time.monotonic()
-                version = self._version()
-                if version != self._seen:
-                    self._reload(version)
-            finally:
-                self._lock.release()
+            threading.Thread(target=self._look, name="muxly-look", daemon=True).start()
         return self._runtime
 
     @property
@@ -62,7 +61,18 @@ class OpenProject:
 
     def close(self) -> None:
         """Give back what was opened."""
-        self._runtime.__exit__()
+        with self._lock:
+            self._runtime.__exit__()
+
+    def _look(self) -> None:
+        """Reload what has changed; the lock is held, and given back."""
+        try:
+            version = self._version()
+            if version != self._seen:
+                self._reload(version)
+        finally:
+            self._looked = time.monotonic()
+            self._lock.release()
 
     def _reload(self, version: object) -> None:
         try:
@@ -78,7 +88,13 @@ class OpenProject:
             files = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in project_files(self.settings.project)]
         except (MuxlyError, OSError):
             files = []
-        return files
+        return files, self._jobs()
+
+    def _jobs(self) -> object:
+        """The jobs that were made by the API; those of before while the database is away."""
+        with contextlib.suppress(MuxlyError):
+            self._made = [(job.name, job.spec) for job in self.state.jobs.made()]
+        return self._made
 
 
 @dataclass

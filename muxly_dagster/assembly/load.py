@@ -1,14 +1,13 @@
 """From a muxly.yaml to an assembly, with everything that is wrong told at once."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import dagster as dg
 
 from muxly_dagster import catalog as built_in
 from muxly_dagster import sandbox
 from muxly_dagster.assembly.building import Place, build, parse_step, placed
+from muxly_dagster.assembly.jobs import declared_jobs, made_jobs
 from muxly_dagster.assembly.parts import Assembly, Pull, Target, Transform
 from muxly_dagster.assembly.routes import route_targets
 from muxly_dagster.catalog import Catalog, Extended, enable_plugins, inline_connector
@@ -17,25 +16,31 @@ from muxly_dagster.destination import Destination
 from muxly_dagster.errors import ConfigurationError, Problem
 from muxly_dagster.plugins import SECONDS, seconds_from
 from muxly_dagster.project.load import read_project
-from muxly_dagster.project.models import JobSpec, Part, Project
+from muxly_dagster.project.models import Part, Project
 from muxly_dagster.project.references import (
     check_cycles,
     check_freshness,
-    check_job,
     declared_table,
     declared_tables,
-    selectable,
     shared_names,
 )
 from muxly_dagster.selecting import Asking, Selections
+from muxly_dagster.state.jobs import StoredJob
 
 
 def load_assembly(
-    path: Path, environ: Mapping[str, str], catalog: Catalog = built_in, *, home: Path | None = None, ask: Asking = "once"
+    path: Path,
+    environ: Mapping[str, str],
+    catalog: Catalog = built_in,
+    *,
+    home: Path | None = None,
+    ask: Asking = "once",
+    made: Sequence[StoredJob] = (),
 ) -> Assembly:
     """Load and assemble the project at `path`. Raises one ConfigurationError with what either finds, so that one look shows it all.
 
-    What patterns select is asked at the sources' providers as `ask` says, and kept under `home`.
+    What patterns select is asked at the sources' providers as `ask` says, and kept under `home`. `made` are the jobs that were made by the
+    API; those that no longer fit are left out, with a warning.
     """
     project, problems = read_project(path, environ)
     selections = Selections(home, ask)
@@ -43,7 +48,23 @@ def load_assembly(
     if problems or more:
         raise ConfigurationError(_in_order([*problems, *more, *assembly.warnings]))
     selections.keep()
-    return assembly
+    return _with_made(assembly, made, environ)
+
+
+def _with_made(assembly: Assembly, made: Sequence[StoredJob], environ: Mapping[str, str]) -> Assembly:
+    jobs, told, unfit = made_jobs(assembly.project, assembly.destinations, assembly.told[""], made, environ)
+    warnings = tuple(
+        dataclasses.replace(problem, what=f"{problem.what}; the job, which was made by the API, is left out")
+        for problems in unfit.values()
+        for problem in problems
+    )
+    return dataclasses.replace(
+        assembly,
+        jobs={**assembly.jobs, **jobs},
+        told={**assembly.told, **told},
+        unfit=unfit,
+        warnings=(*assembly.warnings, *warnings),
+    )
 
 
 def assemble(project: Project, catalog: Catalog = built_in) -> Assembly:
@@ -73,12 +94,18 @@ def _assembled(project: Project, catalog: Catalog, selections: Selections, secon
             plugins.let_sign_in(thing)
         except ConfigurationError as error:
             problems += placed(project, (section, name, "auth", "use"), error)
-    selectables = selectable(project)
-    for name, job in project.jobs.items():
-        check_job(project, selectables, name, job, problems)
-        _check_cron(project, name, job, problems)
+    told = declared_jobs(project, destinations, problems)
     return Assembly(
-        project, sources, destinations, pulls, transforms, targets, project.jobs, tuple(warnings), tuple(selections.news)
+        project,
+        sources,
+        destinations,
+        pulls,
+        transforms,
+        targets,
+        project.jobs,
+        tuple(warnings),
+        tuple(selections.news),
+        told=told,
     ), problems
 
 
@@ -171,15 +198,3 @@ def _transforms(project: Project, catalog: Catalog, known: Mapping[str, None], p
         transforms[name] = Transform(name, spec, tuple(dict.fromkeys(inputs)), tuple(spec.key), parsed)
     check_cycles(project, {name: transform.inputs for name, transform in transforms.items()}, problems)
     return transforms
-
-
-# ---- jobs
-
-
-def _check_cron(project: Project, name: str, job: JobSpec, problems: list[Problem]) -> None:
-    """Dagster itself judges: it is the one who will read the expression."""
-    try:
-        dg.ScheduleDefinition(name="checked", job_name="checked", cron_schedule=job.cron or "@daily")
-    except dg.DagsterInvalidDefinitionError:
-        do = "write five fields (minute hour day month weekday), such as */15 * * * *, or @hourly or @daily"
-        problems.append(project.problem(("jobs", name, "cron"), f"{job.cron!r} is not a cron expression", do))

@@ -59,11 +59,22 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """Who is told of runs: destinations by name, with the settings that differ for notices. `failure` of those that failed, `recovery` of
+    those that succeed again.
+    """
+
+    failure: Mapping[str, Destination] = field(default_factory=dict)
+    recovery: Mapping[str, Destination] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Assembly:
     """Everything a project runs, by name, in the order of declaration.
 
-    `warnings` are plugins that are broken and that nothing uses, and sources whose pulls are not known; `news` says which pulls their
-    patterns have come to select since the last time, or no longer do.
+    `warnings` are plugins that are broken and that nothing uses, sources whose pulls are not known, and jobs of the state that no longer
+    fit; `news` says which pulls their patterns have come to select since the last time, or no longer do. `jobs` are those of the file and
+    those of the state that fit; `unfit` says of the others what is wrong. `told` is by job; "" is for runs of no job.
     """
 
     project: Project
@@ -75,6 +86,8 @@ class Assembly:
     jobs: Mapping[str, JobSpec]
     warnings: tuple[Problem, ...] = ()
     news: tuple[str, ...] = ()
+    unfit: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    told: Mapping[str, Told] = field(default_factory=dict)
 
     def equipped(self, services: Services, of_pulls: Mapping[str, Services] | None = None) -> "Assembly":
         """The same with connectors and destinations that have these services; those of a pull, where it has its own."""
@@ -85,4 +98,8 @@ class Assembly:
         pulls = {name: dataclasses.replace(pull, connector=connectors[name]) for name, pull in self.pulls.items()}
         destinations = {name: destination.equipped(services) for name, destination in self.destinations.items()}
         targets = {n: dataclasses.replace(target, destination=target.destination.equipped(services)) for n, target in self.targets.items()}
-        return dataclasses.replace(self, sources=sources, pulls=pulls, destinations=destinations, targets=targets)
+        told = {
+            job: Told(*({name: each.equipped(services) for name, each in side.items()} for side in (who.failure, who.recovery)))
+            for job, who in self.told.items()
+        }
+        return dataclasses.replace(self, sources=sources, pulls=pulls, destinations=destinations, targets=targets, told=told)

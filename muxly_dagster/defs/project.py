@@ -19,14 +19,19 @@ from muxly_dagster.defs.transforms import transform_asset
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.outcome import Watch
 from muxly_dagster.settings import Settings
+from muxly_dagster.state.jobs import made_jobs
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 _TEAM = re.compile(r"team:.+")
 
 
 def project_definitions(settings: Settings, environ: Mapping[str, str]) -> dg.Definitions:
-    """Load, check and build the project that the settings name. Raises ConfigurationError with everything that is wrong."""
-    return assembly_definitions(load_assembly(settings.project, environ, home=settings.home), settings)
+    """Load, check and build the project that the settings name. Raises ConfigurationError with everything that is wrong.
+
+    Jobs that were made by the API are read from the state, which need not be there: nothing is created for it.
+    """
+    made = made_jobs(settings.database_url, settings.home)
+    return assembly_definitions(load_assembly(settings.project, environ, home=settings.home, made=made), settings)
 
 
 def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | None = None) -> dg.Definitions:

@@ -143,11 +143,11 @@ def _key(context: Mapping[str, Any]) -> str:
 # ---- what the models know -------------------------------------------------------------------------------------------
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models that an annotation can hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]
 
 
 def _at(model: type[BaseModel], loc: Sequence[Segment]) -> list[type[BaseModel]]:
@@ -155,7 +155,11 @@ def _at(model: type[BaseModel], loc: Sequence[Segment]) -> list[type[BaseModel]]
     models = [model]
     for step in loc:
         nested = [
-            m for held in models for name, info in held.model_fields.items() if step in (name, info.alias) for m in _models(info.annotation)
+            m
+            for held in models
+            for name, info in held.model_fields.items()
+            if step in (name, info.alias)
+            for m in models_in(info.annotation)
         ]
         tagged = [m for m in models if step in (m.__name__, *_literals(m))]
         models = nested or tagged or models
@@ -185,7 +189,7 @@ def _description(model: type[BaseModel], loc: Sequence[Segment]) -> str:
 
 def _tags(model: type[BaseModel], loc: Sequence[Segment]) -> list[str]:
     info = _field(model, loc)
-    return [tag for held in _models(info.annotation) for tag in _literals(held)] if info is not None else []
+    return [tag for held in models_in(info.annotation) for tag in _literals(held)] if info is not None else []
 
 
 def is_secret(annotation: Any) -> bool:
