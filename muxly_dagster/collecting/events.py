@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 class Unreadable(ValueError):
-    """A request of which nothing can be read, since it is cut off or not of the form that it says it is of. Its text tells the sender why."""
+    """A request of which nothing can be read: it is cut off, or not of the form that it says it is of. The text tells its sender why."""
 
 
 class UnknownType(Unreadable):

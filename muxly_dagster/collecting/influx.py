@@ -1,0 +1,198 @@
+"""Influx line protocol, as Telegraf and InfluxDB's client libraries write it: one event a line.
+
+`cpu,host=a usage=0.5,cores=8i 1700000000000000000` is read into `{"measurement": "cpu", "tags": {"host": "a"}, "fields": {"usage": 0.5,
+"cores": 8}, "time": "2023-11-14T22:13:20.000000000Z", "time_unix_nano": 1700000000000000000}`.
+
+Source: docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+import orjson
+import xxhash
+
+from muxly_dagster.collecting.events import Gathered, Rejected, Unreadable
+from muxly_dagster.collecting.moments import FIRST, LAST, written
+
+PRECISIONS: Mapping[str, int] = {
+    "": 1,
+    "ns": 1,
+    "n": 1,
+    "us": 1_000,
+    "u": 1_000,
+    "µ": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+"""The nanoseconds that one of a timestamp stands for, by the name of a precision in version 1 and 2 of the API."""
+
+_BOOLEANS = {
+    **dict.fromkeys(("t", "T", "true", "True", "TRUE"), True),
+    **dict.fromkeys(("f", "F", "false", "False", "FALSE"), False),
+}
+# Possessive throughout: a backslash before one of these characters belongs to it, whatever follows. Any other backslash is one.
+_MEASUREMENT = r"(?:[^\\, \n]|\\[, ]|\\)++"
+_KEY = r"(?:[^\\,= \n]|\\[,= ]|\\)++"
+_STRING = r'"(?:[^"\\]|\\.)*+"'
+_PLAIN = r'[^",= \n\r]++'
+_FIELD = rf"{_KEY}=(?:{_STRING}|{_PLAIN})"
+_LINE = re.compile(rf" *+({_MEASUREMENT})((?:,{_KEY}={_KEY})*+) ++({_FIELD}(?:,{_FIELD})*+)(?: ++([^ \n\r]++))? *+\r?(?=\n|\Z)", re.DOTALL)
+_TAGS = re.compile(rf"({_KEY})=({_KEY})")
+_FIELDS = re.compile(rf"({_KEY})=({_STRING}|{_PLAIN})", re.DOTALL)
+_HEAD = re.compile(rf" *+({_MEASUREMENT})((?:,{_KEY}={_KEY})*+)(?= |,|\r?\n|\r?\Z)")
+_INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
+_DIGITS = frozenset("0123456789.")
+
+Value = float | int | bool | str
+Point = tuple[str, dict[str, str], dict[str, Value], str]
+"""Measurement, tags, fields and timestamp as it is written ("" where there is none)."""
+
+Heads = dict[str, tuple[str, dict[str, str]]]
+"""Measurement and tags by how they are written: the lines of a request have few of them."""
+
+
+def read(body: bytes, stream: str, precision: str, now: int) -> Gathered:
+    """The lines of a request. `now` (nanoseconds since 1970) is the time of those that have none.
+
+    Their ids are hashes of what they say, since InfluxDB's clients send a batch again whose answer they did not see; a line without a time
+    has none: the same line sent again is a second measurement. Raises Unreadable for an unknown precision.
+    """
+    scale = PRECISIONS.get(precision)
+    if scale is None:
+        raise Unreadable(f"precision {precision[:20]!r} is none of ns, us, ms, s (and in version 1: n, u, m, h)")
+    gathered = Gathered(stream)
+    indexes: list[int] = []
+    text = body.decode("utf-8", "surrogateescape")  # so that one line that is not UTF-8 is refused by itself
+    heads: Heads = {}
+    place = number = 0
+    while place < len(text):
+        end = text.find("\n", place)
+        end = len(text) if end < 0 else end
+        line = text[place:end]
+        if line.isspace() or not line or line.lstrip()[0] == "#":
+            place, number = end + 1, number + 1
+            continue
+        try:
+            if '"' in line or "\\" in line or "  " in line or line[0] == " ":
+                point, end = _scan(text, place, heads)
+            else:
+                point = _split(line, heads)
+            event, timed = _event(point, scale, now)
+            gathered.lines.append(event)
+            gathered.ids.append(xxhash.xxh3_128_hexdigest(event) if timed else "")
+            indexes.append(number)
+        except ValueError as error:
+            gathered.rejected.append(Rejected(number, str(error)))
+        number += text.count("\n", place, end) + 1
+        place = end + 1
+    gathered.indexes = indexes
+    return gathered
+
+
+def _event(point: Point, scale: int, now: int) -> tuple[bytes, bool]:
+    measurement, tags, fields, stamp = point
+    if stamp and not _INTEGER.fullmatch(stamp):
+        raise ValueError(f"the timestamp {stamp[:40]!r} is no whole number")
+    moment = int(stamp) * scale if len(stamp) < 25 else LAST + 1
+    if not stamp:
+        moment = now
+    if not FIRST <= moment <= LAST:
+        raise ValueError(f"the timestamp {stamp[:40]} is outside the years 1677 to 2262: is the precision right?")
+    event = {"measurement": measurement, "tags": tags, "fields": fields, "time": written(moment), "time_unix_nano": moment}
+    try:
+        return orjson.dumps(event), bool(stamp)
+    except TypeError:
+        raise ValueError("is not valid UTF-8") from None
+
+
+def _split(line: str, heads: Heads) -> Point:
+    """A line without quotes, backslashes and more spaces than it needs: nearly all of them."""
+    head, _, rest = line.rstrip("\r").partition(" ")
+    values, _, stamp = rest.partition(" ")
+    known = heads.get(head)
+    if known is None:
+        measurement, *pairs = head.split(",")
+        if not measurement:
+            raise ValueError("there is no measurement")
+        try:
+            tags = dict([pair.split("=") for pair in pairs])
+        except ValueError:
+            raise ValueError("a tag is not of the form key=value") from None
+        known = heads[head] = measurement, _checked(tags, len(pairs))
+    fields: dict[str, Value] = {}
+    for pair in values.split(","):
+        key, _, value = pair.partition("=")
+        if not key or not value:
+            raise ValueError(f"the field {pair[:40]!r} is not of the form key=value" if values else "there are no fields")
+        fields[key] = _value(value)
+    return *known, fields, stamp.strip()
+
+
+def _scan(text: str, place: int, heads: Heads) -> tuple[Point, int]:
+    """The line that begins here, and where it ends: a quoted value may hold line breaks."""
+    found = _LINE.match(text, place)
+    if found is None:
+        raise ValueError(_why(text, place))
+    measurement, pairs, values, stamp = found.groups()
+    known = heads.get(measurement + pairs)
+    if known is None:
+        listed = _TAGS.findall(pairs)
+        tags = {_freed(key, ",= "): _freed(value, ",= ") for key, value in listed}
+        known = heads[measurement + pairs] = _freed(measurement, ", "), _checked(tags, len(listed))
+    fields: dict[str, Value] = {}
+    for key, value in _FIELDS.findall(values):
+        fields[_freed(key, ",= ")] = _freed(value[1:-1], '"\\') if value[0] == '"' else _value(value)
+    return (*known, fields, stamp or ""), found.end()
+
+
+def _why(text: str, place: int) -> str:
+    """What is wrong with a line that is none."""
+    found = _HEAD.match(text, place)
+    if found is None:
+        return "does not begin with a measurement and tags of the form key=value"
+    end = text.find("\n", found.end())
+    rest = text[found.end() : end if end >= 0 else len(text)]
+    if not rest.strip():
+        return "there are no fields"
+    if rest.count('"') % 2:
+        return "a text has no end"
+    return "the fields are not of the form key=value, with texts in double quotes, and at most a timestamp behind them"
+
+
+def _value(text: str) -> Value:
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    kind = text[-1]
+    if kind in "iu":
+        if len(text) > 30 or not _INTEGER.fullmatch(text, 0, len(text) - 1):
+            raise ValueError(f"{text[:40]!r} is no value")
+        whole = int(text[:-1])
+        if not (-(2**63) <= whole < 2**63 if kind == "i" else 0 <= whole < 2**64):
+            raise ValueError(f"{text[:40]} does not fit into 64 bits")
+        return whole
+    if kind not in _DIGITS or "_" in text or not text.isascii() or text[0].isspace():
+        raise ValueError(f"{text[:40]!r} is no value: texts stand in double quotes")
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no value") from None
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} does not fit into a double")
+    return number
+
+
+def _checked(tags: dict[str, str], count: int) -> dict[str, str]:
+    if len(tags) != count:
+        raise ValueError("a tag is given twice")
+    if tags and ("" in tags or "" in tags.values()):
+        raise ValueError("a tag is not of the form key=value")
+    return tags
+
+
+def _freed(text: str, special: str) -> str:
+    """Without the backslashes before these characters."""
+    return re.sub(rf"\\([{re.escape(special)}])", r"\1", text) if "\\" in text else text
