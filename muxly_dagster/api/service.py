@@ -5,10 +5,12 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from starlette.requests import Request
 
+from muxly_dagster.api.starting import Starting
 from muxly_dagster.assembly import Assembly
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.orchestrator import Orchestrator
@@ -118,6 +120,11 @@ class Service:
         """The open project."""
         return self.project.runtime
 
+    @cached_property
+    def starting(self) -> Starting:
+        """Asks Dagster for runs behind the answers."""
+        return Starting(self.state, self.orchestrator)
+
     @property
     def home(self) -> Path:
         """Where Muxly keeps its things."""
@@ -137,6 +144,8 @@ class Service:
 
     def close(self) -> None:
         """Give back what was opened."""
+        if "starting" in vars(self):
+            self.starting.close()
         self.orchestrator.close()
         self.project.close()
 
