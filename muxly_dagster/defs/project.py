@@ -8,6 +8,7 @@ import dagster as dg
 from muxly_dagster.assembly import Assembly, load_assembly
 from muxly_dagster.defs.checks import all_standing
 from muxly_dagster.defs.checks.standing import standing_checks, standing_sensor
+from muxly_dagster.defs.inbox import automatic_pulls, inbox_sensor
 from muxly_dagster.defs.jobs import project_jobs
 from muxly_dagster.defs.maintenance import MAINTENANCE, Ours, maintenance_job, maintenance_schedule
 from muxly_dagster.defs.metadata import asset_key
@@ -52,6 +53,7 @@ def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | 
         sensors=[
             *([standing_sensor(standing)] if standing else []),
             *([redelivery_sensor(assembly)] if assembly.targets else []),
+            *([inbox_sensor(assembly)] if automatic_pulls(assembly) else []),
         ],
         jobs=[maintenance],
         schedules=[maintenance_schedule(maintenance)],

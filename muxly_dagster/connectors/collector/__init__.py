@@ -49,19 +49,23 @@ class Collector(Connector):
 
     def streams(self) -> list[Stream]:
         """The streams of this source of which events wait."""
-        return [Stream(name, sync="cursor", schema=COLUMNS) for name in self._waiting()]
+        return [Stream(name, sync="cursor", schema=COLUMNS) for name in self.waiting()]
 
     def test_connection(self) -> CheckResult:
         """Say how many events wait, and of which streams."""
-        waiting = self._waiting()
+        waiting = self.waiting()
         streams = ", ".join(f"{name} {count:,}" for name, count in waiting.items())
         count = sum(waiting.values())
         told = f"{count:,} {'event waits' if count == 1 else 'events wait'}" + (f" ({streams})" if streams else "")
         return CheckResult("ok", "look into the inbox", told)
 
+    def waiting(self) -> Mapping[str, int]:
+        """How many events wait, by stream. Raises RetryLater where the inbox cannot be read."""
+        return self.services.inbox.waiting(self.services.source)
+
     def preview_notes(self, pull: PullSettings) -> Sequence[str]:
         """How many events wait: a preview leaves them there."""
-        return (f"{self._waiting().get(pull.stream, 0):,} events wait; what is in the lake already is not shown",)
+        return (f"{self.waiting().get(pull.stream, 0):,} events wait; what is in the lake already is not shown",)
 
     def pull(self, pull: PullSettings, cursor: Cursor | None, known: pa.Schema | None) -> Iterator[Batch]:
         """Read what waits. Raises RetryLater where the inbox cannot be read."""
@@ -70,6 +74,3 @@ class Collector(Connector):
     def stored(self, pull: PullSettings, cursor: Cursor) -> None:
         """Let go of what is in the lake."""
         self.services.inbox.let_go(self.services.source, pull.stream, Position.of(cursor).seq)
-
-    def _waiting(self) -> Mapping[str, int]:
-        return self.services.inbox.waiting(self.services.source)
