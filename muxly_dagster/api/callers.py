@@ -101,7 +101,7 @@ def _own_id(webhook: WebhookSpec, request: Request) -> str:
 
 
 def _hubspot_id(body: bytes) -> str:
-    """HubSpot sends lists of events and numbers its attempts in them; `eventId` alone is not sure to be unique, so all of an event counts."""
+    """HubSpot sends lists of events and numbers its attempts in them; `eventId` may not be unique, so all of an event counts."""
     events = _json(body)
     if not isinstance(events, list) or not events or not all(isinstance(event, dict) and "eventId" in event for event in events):
         return ""

@@ -1,4 +1,4 @@
-"""Asks Dagster for runs behind the answers: a start is in the state by then, so whatever fails here is left to the sensor `muxly_starts`."""
+"""Asks Dagster for runs behind the answers: a start lies in the state by then, so what fails here is left to the sensor `muxly_starts`."""
 
 import datetime as dt
 import logging
