@@ -25,11 +25,20 @@ def run_asset(context: dg.AssetExecutionContext, name: str) -> tuple[Runtime, Ou
     waits = watch.patient and name not in project.assembly.targets
     past_guard = watch.past_guard or context.run.tags.get(PAST_GUARD) == "true"
     with dagster_errors(context.retry_number if waits else None):
+        begin_run(context, project)
         runtime = project.runtime
         leave = Leave(by_hand=not watch.patient, past_guard=past_guard)
         outcome = runtime.run(name, run_id=context.run.run_id, progress=watch.progress, from_start=watch.from_start, leave=leave)
         watch.outcomes.append(outcome)
         return runtime, outcome
+
+
+def begin_run(context: dg.AssetExecutionContext, project: OpenProject) -> None:
+    """Let the run begin the start that it was requested for. A run whose start another run has begun ends here, cancelled and not failed."""
+    why_not = project.begin(context.run)
+    if why_not:
+        context.instance.report_run_canceling(context.run, message=why_not)
+        raise dg.DagsterExecutionInterruptedError(why_not)
 
 
 def _reports(context: dg.AssetExecutionContext) -> Progress:

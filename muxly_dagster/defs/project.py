@@ -16,6 +16,7 @@ from muxly_dagster.defs.pulls import pull_asset
 from muxly_dagster.defs.redelivery import redelivery_sensor
 from muxly_dagster.defs.resources import project_resources
 from muxly_dagster.defs.routes import target_asset
+from muxly_dagster.defs.starts import starts_sensor
 from muxly_dagster.defs.transforms import transform_asset
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.outcome import Watch
@@ -47,12 +48,14 @@ def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | 
     names = [*assembly.pulls, *assembly.transforms, *assembly.targets]
     ours = Ours(frozenset({*assembly.jobs, MAINTENANCE}), frozenset(asset_key(name) for name in names))
     maintenance = maintenance_job(ours, assembly.project.retention_days)
+    jobs = project_jobs(assembly)
     everything = dg.Definitions(
         assets=assets,
         asset_checks=[standing_checks(standing)] if standing else [],
         sensors=[
             *([standing_sensor(standing)] if standing else []),
             *([redelivery_sensor(assembly)] if assembly.targets else []),
+            *([starts_sensor(assembly, jobs.jobs or ())] if assembly.jobs else []),
             *([inbox_sensor(assembly)] if automatic_pulls(assembly) else []),
         ],
         jobs=[maintenance],
@@ -60,7 +63,7 @@ def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | 
         resources=project_resources(settings, assembly, watch),
         executor=dg.in_process_executor,
     )
-    return dg.Definitions.merge(everything, project_jobs(assembly))
+    return dg.Definitions.merge(everything, jobs)
 
 
 def _check_owners(assembly: Assembly) -> None:

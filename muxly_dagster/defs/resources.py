@@ -1,5 +1,7 @@
 """What runs are given by Dagster: the open project, the sources and destinations by name, and the lake's IO manager."""
 
+import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,13 +9,18 @@ import dagster as dg
 
 from muxly_dagster.assembly import Assembly
 from muxly_dagster.defs.io_manager import DestinationIOManager, LakeIOManager
+from muxly_dagster.errors import BusyError
+from muxly_dagster.intake import Call
 from muxly_dagster.outcome import Watch
 from muxly_dagster.runtime import Runtime
 from muxly_dagster.settings import Settings
+from muxly_dagster.state import START
 
 MUXLY = "muxly"
 LAKE_IO_MANAGER = "lake_io_manager"
 _RESERVED = frozenset({MUXLY, LAKE_IO_MANAGER, "io_manager"})
+_TRIES = 10
+_SECONDS_BETWEEN_TRIES = 0.05
 
 
 class OpenProject:
@@ -23,6 +30,8 @@ class OpenProject:
         self.watch, self.assembly = watch, assembly
         self._settings = settings
         self._runtime: Runtime | None = None
+        self._may_run: str | None = None
+        self._held = contextlib.ExitStack()
 
     @property
     def runtime(self) -> Runtime:
@@ -31,8 +40,41 @@ class OpenProject:
             self._runtime = Runtime.of(self._settings, self.assembly)
         return self._runtime
 
+    def begin(self, run: dg.DagsterRun) -> str:
+        """Begin the start that a run was requested for, before it does anything; why it must do nothing, in words, or empty.
+
+        A run that repeats another one has the start of that one. Raises RetryLater where the state cannot be reached.
+        """
+        if self._may_run is None:
+            spec = self.assembly.jobs.get(run.job_name)
+            if spec is not None and spec.webhook is not None:
+                self._hold(f"job.{run.job_name}")
+            start, starts = run.tags.get(START), self.runtime.state.starts
+            if start is None or starts.begin(start, run.root_run_id or run.run_id):
+                self._may_run = ""
+            else:
+                found = starts.find(start)
+                by = f"was begun by the run {found.run_id}" if found and found.run_id else "was cancelled" if found else "is not known here"
+                self._may_run = f"The start {start} of this run {by}, so this run does nothing. To run the job again, launch it anew."
+        return self._may_run
+
+    def calls(self, run: dg.DagsterRun) -> Iterator[Call]:
+        """The calls of its webhook that a run was started by, in order; none where something else started it."""
+        start = run.tags.get(START)
+        return self.runtime.state.calls.of_start(start) if start else iter(())
+
+    def _hold(self, name: str) -> None:
+        """Hold a lock until the run has ended: whoever starts the next run looks at it, for a moment. A run that is beside another goes on."""
+        for _ in range(_TRIES):
+            try:
+                self._held.enter_context(self.runtime.state.lock(name))
+                return
+            except BusyError:
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+
     def close(self) -> None:
         """Give back what was opened, if anything was."""
+        self._held.close()
         if self._runtime is not None:
             self._runtime.__exit__(None, None, None)
             self._runtime = None
