@@ -169,6 +169,9 @@ class Connector(MuxlyResource):
     example: ClassVar[Mapping[str, Any]] = {}
     """What `config_template` shows beyond the required fields: values for fields by name, and the `pulls` to begin with."""
 
+    reads_state: ClassVar[bool] = False
+    """Whether what it pulls came in by HTTP and waits in Muxly's own state, so that only an open project can look at it."""
+
     _services: Services = PrivateAttr(default_factory=Services)
 
     @property

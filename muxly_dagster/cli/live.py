@@ -22,7 +22,8 @@ from muxly_dagster.sheet import stream_sheet
 
 def test(name: str, *, json: bool) -> None:
     """Sign in, ask about the account, look at every pull of the source; exit with 1 if one of these failed."""
-    checks, found = trying.try_source(_assembly(), name)
+    with opening.state_of(_assembly()) as assembly:
+        checks, found = trying.try_source(assembly, name)
     told = trying.plain(checks) | {"metadata": trying.plain_metadata(found)}
     if json:
         terminal.print_json(told)
@@ -35,7 +36,8 @@ def test(name: str, *, json: bool) -> None:
 
 def streams(name: str, *, json: bool) -> None:
     """The streams that the source finds."""
-    found = [stream_sheet(stream) for stream in trying.source_named(_assembly(), name).streams()]
+    with opening.state_of(_assembly()) as assembly:
+        found = [stream_sheet(stream) for stream in trying.source_named(assembly, name).streams()]
     if json:
         terminal.print_json([asdict(stream) for stream in found])
     elif found:

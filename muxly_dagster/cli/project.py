@@ -73,7 +73,10 @@ def check(*, offline: bool, json: bool) -> None:
         terminal.say(f"warning: {warning}")
     for news in assembly.news:
         terminal.say(news)
-    results = {} if offline else _try_all(assembly)
+    results: dict[str, CheckResult] = {}
+    if not offline:
+        with opening.state_of(assembly) as open_project:
+            results = _try_all(open_project)
     failed = any(result.status == "failed" for result in results.values())
     if json:
         connections = [{"name": n, "status": r.status, "tried": r.tried, "what": r.what, "do": r.do} for n, r in results.items()]

@@ -32,6 +32,7 @@ class Collector(Connector):
     title: ClassVar[str] = "Collector (what your own services post)"
     Pull: ClassVar[type[PullSettings]] = CollectorPull
     example: ClassVar[Mapping[str, Any]] = {"pulls": {"signups": {}}}
+    reads_state: ClassVar[bool] = True
 
     automatic: bool = Field(
         True, description="Whether a pull runs by itself as soon as events wait, and what follows from it; else jobs do."
