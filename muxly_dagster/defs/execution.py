@@ -34,7 +34,7 @@ def run_asset(context: dg.AssetExecutionContext, name: str) -> tuple[Runtime, Ou
 
 
 def begin_run(context: dg.AssetExecutionContext, project: OpenProject) -> None:
-    """Let the run begin the start that it was requested for. A run whose start another run has begun ends here, cancelled and not failed."""
+    """Let the run begin the start it was requested for. One whose start another run has begun ends here, cancelled and not failed."""
     why_not = project.begin(context.run)
     if why_not:
         context.instance.report_run_canceling(context.run, message=why_not)

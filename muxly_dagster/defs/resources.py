@@ -64,7 +64,7 @@ class OpenProject:
         return self.runtime.state.calls.of_start(start) if start else iter(())
 
     def _hold(self, name: str) -> None:
-        """Hold a lock until the run has ended: whoever starts the next run looks at it, for a moment. A run that is beside another goes on."""
+        """Hold a lock until the run has ended, where no run beside this one does. Who starts the next run looks at it, for a moment."""
         for _ in range(_TRIES):
             try:
                 self._held.enter_context(self.runtime.state.lock(name))
