@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("muxly.plugins")
 
+NO_PARAMETERS: Mapping[str, Any] = {}
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -83,15 +85,30 @@ class Runtime:
         return project if project.is_dir() else project.parent
 
     def run(
-        self, name: str, *, run_id: str = "", progress: Progress | None = None, from_start: bool = False, leave: Leave = NO_LEAVE
+        self,
+        name: str,
+        *,
+        run_id: str = "",
+        progress: Progress | None = None,
+        from_start: bool = False,
+        leave: Leave = NO_LEAVE,
+        parameters: Mapping[str, Any] = NO_PARAMETERS,
     ) -> Outcome:
-        """Run one asset: a pull (`crm.contacts`), a transform (`customers`) or a target (`big_deals.warehouse`)."""
+        """Run one asset: a pull (`crm.contacts`), a transform (`customers`) or a target (`big_deals.warehouse`).
+
+        `parameters` are what the run was started with, for Python transforms that ask for them.
+        """
         run_id = run_id or str(uuid.uuid4())
         if name in self.assembly.pulls:
             return pulling.pull(self.lake, self.state, self.assembly.pulls[name], run_id=run_id, progress=progress, from_start=from_start)
         if name in self.assembly.transforms:
             return transforming.transform(
-                self.lake, self.assembly.transforms[name], run_id=run_id, progress=progress, project_folder=self.folder
+                self.lake,
+                self.assembly.transforms[name],
+                run_id=run_id,
+                progress=progress,
+                project_folder=self.folder,
+                parameters=parameters,
             )
         if name in self.assembly.targets:
             if from_start:

@@ -4,8 +4,8 @@ import time
 
 import dagster as dg
 
+from muxly_dagster.assembly.tags import FROM_START, PAST_GUARD, is_set, read_parameters
 from muxly_dagster.defs.failures import dagster_errors
-from muxly_dagster.defs.metadata import PAST_GUARD
 from muxly_dagster.defs.resources import OpenProject
 from muxly_dagster.delivery import Leave
 from muxly_dagster.outcome import Outcome, Progress, Watch
@@ -23,12 +23,20 @@ def run_asset(context: dg.AssetExecutionContext, name: str) -> tuple[Runtime, Ou
     watch = project.watch or Watch(progress=_reports(context))
     # A delivery that fails is due again later, also after a restart: it does not hold its place in the queue until then.
     waits = watch.patient and name not in project.assembly.targets
-    past_guard = watch.past_guard or context.run.tags.get(PAST_GUARD) == "true"
+    tags = context.run.tags
+    # What was forgotten once stays forgotten: a step that is tried again goes on from where it has come to.
+    from_start = watch.from_start or (is_set(tags, FROM_START) and context.retry_number == 0)
     with dagster_errors(context.retry_number if waits else None):
         begin_run(context, project)
         runtime = project.runtime
-        leave = Leave(by_hand=not watch.patient, past_guard=past_guard)
-        outcome = runtime.run(name, run_id=context.run.run_id, progress=watch.progress, from_start=watch.from_start, leave=leave)
+        outcome = runtime.run(
+            name,
+            run_id=context.run.run_id,
+            progress=watch.progress,
+            from_start=from_start,
+            leave=Leave(by_hand=not watch.patient, past_guard=watch.past_guard or is_set(tags, PAST_GUARD)),
+            parameters=read_parameters(tags),
+        )
         watch.outcomes.append(outcome)
         return runtime, outcome
 

@@ -8,8 +8,9 @@ import dagster as dg
 import pyarrow as pa
 
 from muxly_dagster import records
+from muxly_dagster.assembly.tags import PAST_GUARD, is_set
 from muxly_dagster.defs.failures import dagster_errors
-from muxly_dagster.defs.metadata import PAST_GUARD, TABLE_NAME, lake_metadata
+from muxly_dagster.defs.metadata import TABLE_NAME, lake_metadata
 from muxly_dagster.delivery import Leave
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.lake import Lake, LakeTable
@@ -77,7 +78,7 @@ class DestinationIOManager(LakeIOManager):
         with dagster_errors():
             name = _table_name(context.asset_key)
             key = _key_columns(context.definition_metadata.get(KEY, ()), name)
-            leave = Leave(past_guard=context.step_context.dagster_run.tags.get(PAST_GUARD) == "true")
+            leave = Leave(past_guard=is_set(context.step_context.dagster_run.tags, PAST_GUARD))
             outcome = self._project().deliver_table(name, key, self._destination, run_id=context.run_id, leave=leave)
             context.add_output_metadata({"accepted": outcome.accepted, "rows_refused": outcome.refused, "delivered_to": self._destination})
 

@@ -3,8 +3,10 @@
 import dagster as dg
 
 from muxly_dagster.assembly import Assembly, select
+from muxly_dagster.assembly.tags import JOB
 from muxly_dagster.defs.checks import all_standing
 from muxly_dagster.defs.metadata import asset_key
+from muxly_dagster.defs.schedules import job_schedule
 
 
 def project_jobs(assembly: Assembly) -> dg.Definitions:
@@ -17,21 +19,11 @@ def project_jobs(assembly: Assembly) -> dg.Definitions:
             name,
             selection=dg.AssetSelection.assets(*(asset_key(asset) for asset in select(assembly, spec.select))) - elsewhere,
             description=spec.description or f"Runs {', '.join(spec.select)}.",
-            tags={"muxly/job": name},
+            tags={JOB: name},
             # One process for all of a job's steps: a process for each would cost seconds of CPU where most pulls take less.
             executor_def=dg.in_process_executor,
         )
         for name, spec in assembly.jobs.items()
     }
-    schedules = [
-        dg.ScheduleDefinition(
-            name=f"{name}_schedule",
-            job=jobs[name],
-            cron_schedule=spec.cron,
-            execution_timezone=spec.timezone,
-            default_status=dg.DefaultScheduleStatus.RUNNING if spec.enabled else dg.DefaultScheduleStatus.STOPPED,
-        )
-        for name, spec in assembly.jobs.items()
-        if spec.cron
-    ]
+    schedules = [job_schedule(name, spec, jobs[name]) for name, spec in assembly.jobs.items() if spec.cron]
     return dg.Definitions(jobs=list(jobs.values()), schedules=schedules)

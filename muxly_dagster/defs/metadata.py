@@ -18,9 +18,6 @@ TABLE_NAME = "dagster/table_name"
 STORAGE_KIND = "dagster/storage_kind"
 URI = "dagster/uri"
 
-PAST_GUARD = "muxly/past_guard"
-"""The tag of a run, set to "true", that lets deliveries do what their guards would stop."""
-
 
 def asset_key(name: str) -> dg.AssetKey:
     """The asset key of a pull, transform or target: `crm.contacts` is the asset crm/contacts."""

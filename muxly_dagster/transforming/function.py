@@ -5,7 +5,7 @@ import inspect
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -20,22 +20,36 @@ from muxly_dagster.sandbox import quote
 if TYPE_CHECKING:
     import duckdb
 
+_PARAMETERS = "parameters"
+
 
 @contextmanager
 def function_rows(
-    lake: Lake, connection: "duckdb.DuckDBPyConnection", transform: Transform, target: str, folder: Path | None
+    lake: Lake,
+    connection: "duckdb.DuckDBPyConnection",
+    transform: Transform,
+    target: str,
+    folder: Path | None,
+    parameters: Mapping[str, Any],
 ) -> Iterator[Rows]:
-    """Call `target` ("module:function") with the transform's inputs; its rows are good until the block is left."""
+    """Call `target` ("module:function") with the transform's inputs; its rows are good until the block is left.
+
+    A parameter called `parameters` is given what the run was started with, unless a table goes by that name.
+    """
     with _importable(folder):
         function = _function(target, transform, folder)
-        arguments, keywords = _arguments(function, lake, connection, transform)
+        arguments, keywords = _arguments(function, lake, connection, transform, parameters)
         with _blamed(target, transform, folder):
             given = function(*arguments, **keywords)
         yield returned_rows(f"transform {transform.name}", target, given)
 
 
 def _arguments(
-    function: Callable[..., Any], lake: Lake, connection: "duckdb.DuckDBPyConnection", transform: Transform
+    function: Callable[..., Any],
+    lake: Lake,
+    connection: "duckdb.DuckDBPyConnection",
+    transform: Transform,
+    given: Mapping[str, Any],
 ) -> tuple[list[Any], dict[str, Any]]:
     """Tables go to parameters of their names (`contacts` or `crm_contacts` for crm.contacts), or in order where none has one."""
     parameters = [
@@ -43,6 +57,11 @@ def _arguments(
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
+    others: dict[str, Any] = {}
+    tables = [name for table in transform.inputs for name in (table.replace(".", "_"), table.rpartition(".")[2])]
+    if _PARAMETERS in [parameter.name for parameter in parameters] and _PARAMETERS not in tables:
+        parameters = [parameter for parameter in parameters if parameter.name != _PARAMETERS]
+        others[_PARAMETERS] = dict(given)
     try:
         hints = typing.get_type_hints(function)
     except Exception:  # annotations may name what is imported for type checkers only
@@ -60,7 +79,7 @@ def _arguments(
             by_name[found.name] = _input(name, hints.get(found.name, found.annotation), lake, connection, transform)
     required = [parameter for parameter in parameters if parameter.default is parameter.empty]
     if len(by_name) == len(transform.inputs) and all(parameter.name in by_name for parameter in required):
-        return [], by_name
+        return [], by_name | others
     positional = [parameter for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     if by_name or not len(required) <= len(transform.inputs) <= len(positional):
         raise ConfigurationError(
@@ -69,7 +88,7 @@ def _arguments(
             where=f"transform {transform.name}",
         )
     pairs = zip(transform.inputs, positional, strict=False)
-    return [_input(name, hints.get(p.name, p.annotation), lake, connection, transform) for name, p in pairs], {}
+    return [_input(name, hints.get(p.name, p.annotation), lake, connection, transform) for name, p in pairs], others
 
 
 def _input(name: str, annotation: Any, lake: Lake, connection: "duckdb.DuckDBPyConnection", transform: Transform) -> Any:

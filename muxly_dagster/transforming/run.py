@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +24,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+NO_PARAMETERS: Mapping[str, Any] = {}
+
+
 def transform(
-    lake: Lake, transform: Transform, *, run_id: str, progress: Progress | None = None, project_folder: Path | None = None
+    lake: Lake,
+    transform: Transform,
+    *,
+    run_id: str,
+    progress: Progress | None = None,
+    project_folder: Path | None = None,
+    parameters: Mapping[str, Any] = NO_PARAMETERS,
 ) -> Outcome:
     """Compute the transform's rows and store what changed; rows that are no longer there are deleted.
 
-    `project_folder` is where Python functions are imported from. Raises ConfigurationError for SQL or a function that can
-    never work, MuxlyError for input that is not there yet, data that does not fit, and a key that is given twice.
+    `project_folder` is where Python functions are imported from, `parameters` what one that asks for them is given. Raises
+    ConfigurationError for SQL or a function that can never work, MuxlyError for input that is not there yet, data that does not fit, and
+    a key that is given twice.
     """
     started = time.monotonic()
     with (
-        _output(lake, transform, project_folder) as rows,
+        _output(lake, transform, project_folder, parameters) as rows,
         lake.writer(transform.name, key=transform.key, run_id=run_id, contract=transform.spec.contract) as writer,
     ):
         seen: list[Any] = []
@@ -59,7 +69,7 @@ def transform(
 def preview(lake: Lake, transform: Transform, limit: int, *, project_folder: Path | None = None) -> list[dict[str, Any]]:
     """The first rows the transform would give, as dictionaries. Stores nothing; raises what `transform` raises."""
     shown: list[dict[str, Any]] = []
-    with _output(lake, transform, project_folder) as rows:
+    with _output(lake, transform, project_folder, NO_PARAMETERS) as rows:
         for batch in rows():
             nested = [field.name for field in batch.schema if records.is_json(field)]
             for row in batch.slice(0, limit - len(shown)).to_pylist():
@@ -70,12 +80,12 @@ def preview(lake: Lake, transform: Transform, limit: int, *, project_folder: Pat
 
 
 @contextmanager
-def _output(lake: Lake, transform: Transform, project_folder: Path | None) -> Iterator[Rows]:
+def _output(lake: Lake, transform: Transform, project_folder: Path | None, parameters: Mapping[str, Any]) -> Iterator[Rows]:
     with tempfile.TemporaryDirectory(prefix="muxly-") as spill, ExitStack() as stack:
         connection = stack.enter_context(sandbox.connect(spill=Path(spill)))
         spec = transform.spec
         if spec.python is not None:
-            yield stack.enter_context(function_rows(lake, connection, transform, spec.python, project_folder))
+            yield stack.enter_context(function_rows(lake, connection, transform, spec.python, project_folder, parameters))
             return
         lake.attach(connection, transform.inputs)
         if spec.sql is not None:
