@@ -12,7 +12,8 @@ from muxly_dagster.intake import Call
 from muxly_dagster.state import tables
 from muxly_dagster.state.starts import Start, insert, take_turn
 
-_PAGE = 100
+_PAGE = 1000
+_PAGE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,13 @@ class KeptCalls:
             return self._put(call, start)
 
     def after(self, job: str, seq: int, limit: int) -> Sequence[Call]:
-        """The next calls of a job's webhook behind a seq, in order: at most `limit`. No call turns up later with a lower seq."""
-        table = tables.calls
-        query = sa.select(table).where(table.c.job == job, table.c.seq > seq).order_by(table.c.seq).limit(limit)
+        """The next calls of a job's webhook behind a seq, in order: at most `limit`, fewer where they are large.
+
+        No call turns up later with a lower seq.
+        """
         with self._engine.begin() as connection:
             take_turn(connection, job)
-            return [_of(row) for row in connection.execute(query).mappings()]
+            return _page(connection, tables.calls.c.job == job, seq, limit)
 
     def find(self, job: str, delivery_id: str) -> Call | None:
         """The call that the sender names so."""
@@ -60,14 +62,13 @@ class KeptCalls:
 
     def of_start(self, start: str) -> Iterator[Call]:
         """The calls that a start's run took, in order, a page at a time."""
-        table, seq = tables.calls, 0
+        seq = 0
         while True:
-            query = sa.select(table).where(table.c.start == start, table.c.seq > seq).order_by(table.c.seq).limit(_PAGE)
             with self._engine.begin() as connection:
-                page = [_of(row) for row in connection.execute(query).mappings()]
-            yield from page
-            if len(page) < _PAGE:
+                page = _page(connection, tables.calls.c.start == start, seq, _PAGE)
+            if not page:
                 return
+            yield from page
             seq = page[-1].seq
 
     def waiting(self, job: str) -> int:
@@ -77,8 +78,8 @@ class KeptCalls:
         with self._engine.begin() as connection:
             return int(connection.scalar(query) or 0)
 
-    def jobs(self) -> list[str]:
-        """The jobs that calls are kept of."""
+    def jobs(self) -> Sequence[str]:
+        """The jobs that calls are kept of, by name."""
         with self._engine.begin() as connection:
             return list(connection.scalars(sa.select(tables.calls.c.job).distinct().order_by(tables.calls.c.job)))
 
@@ -108,6 +109,16 @@ class KeptCalls:
             opened = start if insert(connection, start) else None
             paused = bool(connection.scalar(sa.select(jobs.c.paused).where(jobs.c.name == call.job)))
         return Kept(opened=opened, paused=paused)
+
+
+def _page(connection: sa.Connection, which: sa.ColumnElement[bool], seq: int, limit: int) -> list[Call]:
+    """The calls behind a seq, in order, of about so many bytes that they fit into memory; at least one if there is any."""
+    table = tables.calls
+    size = sa.func.length(table.c.body)
+    before = (sa.func.sum(size).over(order_by=table.c.seq) - size).label("before")
+    behind = sa.select(table.c.seq, before).where(which, table.c.seq > seq).order_by(table.c.seq).limit(limit).subquery()
+    fitting = sa.select(table).join(behind, behind.c.seq == table.c.seq).where(behind.c.before < _PAGE_BYTES).order_by(table.c.seq)
+    return [_of(row) for row in connection.execute(fitting).mappings()]
 
 
 def _of(row: sa.RowMapping) -> Call:
