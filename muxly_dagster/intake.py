@@ -57,7 +57,10 @@ class Calls(Protocol):
     """Remembers the calls of webhooks. Raises RetryLater."""
 
     def after(self, job: str, seq: int, limit: int) -> Sequence[Call]:
-        """The next calls of a job's webhook behind a seq, in order: at most `limit`."""
+        """The next calls of a job's webhook behind a seq, in order: at most `limit`, fewer where they are large."""
+
+    def jobs(self) -> Sequence[str]:
+        """The jobs that calls are kept of, by name."""
 
 
 @dataclass
@@ -100,3 +103,7 @@ class OwnCalls:
     def after(self, job: str, seq: int, limit: int) -> Sequence[Call]:
         """In order."""
         return [call for call in self.kept if call.job == job and call.seq > seq][:limit]
+
+    def jobs(self) -> Sequence[str]:
+        """Each once."""
+        return sorted({call.job for call in self.kept})
