@@ -35,7 +35,7 @@ class Collector(Connector):
     reads_state: ClassVar[bool] = True
 
     automatic: bool = Field(
-        True, description="Whether a pull runs by itself as soon as events wait, and what follows from it; else jobs do."
+        True, description="Whether a pull and all that follows from it run as soon as events wait; otherwise they run with jobs."
     )
 
     @classmethod
