@@ -92,7 +92,7 @@ def read(inbox: Inbox, source: str, stream: str, position: Position, known: pa.S
     decoder = PageDecoder(known=_as_sent(known))
     until = time.monotonic() + _LONGEST
     at, whole = 0, True
-    while whole and time.monotonic() < until:
+    while whole:
         parcels = inbox.parcels(source, stream, at, _PAGE)
         if not parcels:
             return
@@ -105,7 +105,7 @@ def read(inbox: Inbox, source: str, stream: str, position: Position, known: pa.S
             position = page.position or position
             yield _batch(decoder, page)
         # Less than was asked for is all there was: what came since is for the next pull.
-        whole = sum(len(parcel.body) for parcel in parcels) >= _PAGE
+        whole = sum(len(parcel.body) for parcel in parcels) >= _PAGE and time.monotonic() < until
 
 
 def _pages(parcels: Sequence[Parcel], position: Position) -> Iterator[_Page]:
