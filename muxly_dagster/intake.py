@@ -1,8 +1,10 @@
 """What comes in by HTTP and waits until somebody pulls it: parcels of collected events, and calls of webhooks."""
 
+import contextlib
 import datetime as dt
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,6 +63,24 @@ class Calls(Protocol):
 
     def jobs(self) -> Sequence[str]:
         """The jobs that calls are kept of, by name."""
+
+
+_STARTED_BY: ContextVar[Callable[[], Iterable[Call]]] = ContextVar("started_by", default=tuple)
+
+
+@contextlib.contextmanager
+def started_by(calls: Callable[[], Iterable[Call]]) -> Iterator[None]:
+    """Let what runs in the block know by which calls its run was started; they are read when somebody asks."""
+    token = _STARTED_BY.set(calls)
+    try:
+        yield
+    finally:
+        _STARTED_BY.reset(token)
+
+
+def current_calls() -> list[Call]:
+    """The calls that the run under way was started by, in order; none where something else started it."""
+    return list(_STARTED_BY.get()())
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import logging
+import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ class Runtime:
         lake = Lake(settings.lake_url)
         files = LakeFiles(lake.url, lake.options, settings.home / "partials")
         services = Services(files=files, answers=KeptAnswers(settings.home / "answers"), turns=state.turns, metrics=state.metrics)
-        # inbox and calls: see state/
+        services = replace(services, calls=state.calls)
         of_pulls = {name: replace(services, files=files.apart(name)) for name in assembly.pulls}
         return cls(settings, assembly.equipped(services, of_pulls), lake, state)
 
@@ -261,6 +262,19 @@ class Runtime:
     def trace(self, text: str) -> list[dict[str, Any]]:
         """Where a record went; see tracing.trace."""
         return tracing.trace(self.lake, self.state, self.assembly, text)
+
+    def forget_calls(self, before: dt.datetime) -> dict[str, int]:
+        """Delete the calls of webhooks that came before this time, where a run has taken them and every pull that reads them has stored
+        them; answers how many, by job."""
+        upto: dict[str, int] = {}
+        for name, pull in self.assembly.pulls.items():
+            if pull.connector.id == "webhook":
+                table = self.lake.table(name)
+                cursor = self.state.cursors.read(name, table.cursor_version or 0) if table else None
+                upto[pull.stream.name] = min(cursor["seq"] if cursor else 0, upto.get(pull.stream.name, sys.maxsize))
+        counts = {job: self.state.calls.prune(job, before, upto.get(job)) for job in self.state.calls.jobs()}
+        self.state.starts.prune(before)
+        return {job: count for job, count in counts.items() if count}
 
     def maintain(self) -> dict[str, Any]:
         """Compact the lake and remove files no reader needs any more."""

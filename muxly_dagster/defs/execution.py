@@ -8,6 +8,7 @@ from muxly_dagster.assembly.tags import FROM_START, PAST_GUARD, is_set, read_par
 from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.resources import OpenProject
 from muxly_dagster.delivery import Leave
+from muxly_dagster.intake import started_by
 from muxly_dagster.outcome import Outcome, Progress, Watch
 from muxly_dagster.runtime import Runtime
 
@@ -29,14 +30,15 @@ def run_asset(context: dg.AssetExecutionContext, name: str) -> tuple[Runtime, Ou
     with dagster_errors(context.retry_number if waits else None):
         begin_run(context, project)
         runtime = project.runtime
-        outcome = runtime.run(
-            name,
-            run_id=context.run.run_id,
-            progress=watch.progress,
-            from_start=from_start,
-            leave=Leave(by_hand=not watch.patient, past_guard=watch.past_guard or is_set(tags, PAST_GUARD)),
-            parameters=read_parameters(tags),
-        )
+        with started_by(lambda: project.calls(context.run)):
+            outcome = runtime.run(
+                name,
+                run_id=context.run.run_id,
+                progress=watch.progress,
+                from_start=from_start,
+                leave=Leave(by_hand=not watch.patient, past_guard=watch.past_guard or is_set(tags, PAST_GUARD)),
+                parameters=read_parameters(tags),
+            )
         watch.outcomes.append(outcome)
         return runtime, outcome
 

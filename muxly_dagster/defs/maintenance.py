@@ -84,6 +84,12 @@ def maintenance_job(ours: Ours, days: int) -> dg.JobDefinition:
             done: dict[str, Any] = context.resources.muxly.runtime.maintain()
         context.add_output_metadata({"tables": done})
 
+    @dg.op(required_resource_keys={MUXLY}, description=f"Deletes calls of webhooks older than {days} days that were run for and pulled.")
+    def prune_calls(context: dg.OpExecutionContext) -> None:
+        with dagster_errors(context.retry_number):
+            counts: dict[str, int] = context.resources.muxly.runtime.forget_calls(dt.datetime.now(dt.UTC) - dt.timedelta(days=days))
+        context.add_output_metadata({"calls": counts})
+
     @dg.op(description=f"Deletes runs older than {days} days with their logs, except each asset's latest materialization.")
     def prune_run_history(context: dg.OpExecutionContext) -> None:
         counts = prune_runs(context.instance, ours, dt.datetime.now(dt.UTC) - dt.timedelta(days=days))
@@ -92,6 +98,7 @@ def maintenance_job(ours: Ours, days: int) -> dg.JobDefinition:
     @dg.job(name=MAINTENANCE, executor_def=dg.in_process_executor, description="Keeps the lake compact and Dagster's run history short.")
     def maintenance() -> None:
         tidy_lake()
+        prune_calls()
         prune_run_history()
 
     return maintenance

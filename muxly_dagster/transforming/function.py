@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from muxly_dagster.assembly import Transform
 from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.intake import current_calls
 from muxly_dagster.lake import Lake
 from muxly_dagster.relations import Rows, returned_rows
 from muxly_dagster.sandbox import quote
@@ -20,7 +21,7 @@ from muxly_dagster.sandbox import quote
 if TYPE_CHECKING:
     import duckdb
 
-_PARAMETERS = "parameters"
+_PARAMETERS, _CALLS = "parameters", "calls"
 
 
 @contextmanager
@@ -34,7 +35,8 @@ def function_rows(
 ) -> Iterator[Rows]:
     """Call `target` ("module:function") with the transform's inputs; its rows are good until the block is left.
 
-    A parameter called `parameters` is given what the run was started with, unless a table goes by that name.
+    A parameter called `parameters` is given what the run was started with, and one called `calls` the calls of its webhook that started it,
+    unless a table goes by that name.
     """
     with _importable(folder):
         function = _function(target, transform, folder)
@@ -59,9 +61,11 @@ def _arguments(
     ]
     others: dict[str, Any] = {}
     tables = [name for table in transform.inputs for name in (table.replace(".", "_"), table.rpartition(".")[2])]
-    if _PARAMETERS in [parameter.name for parameter in parameters] and _PARAMETERS not in tables:
-        parameters = [parameter for parameter in parameters if parameter.name != _PARAMETERS]
-        others[_PARAMETERS] = dict(given)
+    not_tables: dict[str, Callable[[], Any]] = {_PARAMETERS: lambda: dict(given), _CALLS: current_calls}
+    for name, value in not_tables.items():
+        if name in [parameter.name for parameter in parameters] and name not in tables:
+            parameters = [parameter for parameter in parameters if parameter.name != name]
+            others[name] = value()
     try:
         hints = typing.get_type_hints(function)
     except Exception:  # annotations may name what is imported for type checkers only
