@@ -177,8 +177,11 @@ def trace(
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
-    """Check the installation: versions, project, folders, state database, lake, Dagster's home."""
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Do not try the sources and destinations.")] = False,
+    json: Json = False,
+) -> None:
+    """Check everything that a person would check by hand: versions, folders, databases, secrets, sources, Dagster; says what to do."""
     from muxly_dagster.cli import doctor as checks
 
     checks.doctor(json=json)
@@ -187,12 +190,17 @@ def doctor(json: Json = False) -> None:
 @app.command()
 def dev(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the Dagster UI; 0 takes a free one.")] = 3000,
-    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address that the UI and the API listen on.")] = "127.0.0.1",
+    api_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the API; 0 takes a free one.")] = 8000,
+    web: Annotated[bool, typer.Option("--web/--no-web", help="Whether to start the Dagster UI.")] = True,
+    reload: Annotated[bool, typer.Option("--reload/--no-reload", help="Whether to load changes of the project as they are saved.")] = True,
+    demo: Annotated[bool, typer.Option("--demo", help="On the demo in .demo, with the API that it pulls from.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show everything that the processes print.")] = False,
 ) -> None:
-    """Start the Dagster UI and its daemon on this project; Ctrl-C stops both."""
+    """Start the API, the Dagster UI, its daemon and code server on this project; Ctrl-C stops all of them."""
     from muxly_dagster.cli import dev as developing
 
-    developing.dev(host, port)
+    developing.dev(host=host, port=port, api_port=api_port, web=web, watch=reload, verbose=verbose, demo=demo)
 
 
 @app.command()

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from muxly_dagster.errors import BusyError, MuxlyError
+from muxly_dagster.serving.processes import LOCATION
 from muxly_dagster.state.troubles import usable_folder
 
 if TYPE_CHECKING:
     import dagster as dg
-
-LOCATION = "muxly"
-"""What the code location is called in Dagster, wherever it is served."""
 
 _SECONDS_FOR_ANOTHER = 120
 

@@ -30,6 +30,11 @@ _EVENTS = {"RUN_START": "began", "RUN_SUCCESS": "went well", "RUN_CANCELED": "wa
 _FAILED = ("RUN_FAILURE", "STEP_FAILURE")
 _ASSET_RUN = "__ASSET_JOB"
 
+_UNREACHABLE = "DagsterUserCodeUnreachableError"
+"""Said by the daemon, over and over, while the code server is started again, which is told anyway."""
+
+_REPRESENTED = re.compile(r"^\w+\((?P<quote>['\"])(?P<text>.*)(?P=quote)\)$", re.DOTALL)
+
 
 class Lines:
     """Prints lines one at a time, whichever thread brings them; remembers the last ones of each process."""
@@ -100,8 +105,12 @@ def _of_json(line: str) -> str:
     level = str(entry.get("level", "info"))
     if _LEAST.get(level, 0) < _LEAST["warning"]:
         return ""
-    raised = str(entry.get("exception") or "")
-    return f"{level}: {entry['event']}" + (f"\n{raised}" if raised else "")
+    raised = entry.get("exc_info")
+    kind, what = (str(each) for each in raised[:2]) if isinstance(raised, list) and len(raised) > 1 else ("", "")
+    if _UNREACHABLE in kind:
+        return ""
+    found = _REPRESENTED.match(what)
+    return f"{level}: {entry['event']}" + (f": {found['text'] if found else what}" if what else "")
 
 
 def _of_run(level: str, found: re.Match[str]) -> str:

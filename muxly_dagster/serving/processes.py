@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from muxly_dagster.serving import addresses
-from muxly_dagster.serving.home import LOCATION
 
 DEFAULT_WEB_PORT = 3000
 DEFAULT_API_PORT = 8000
 DEFAULT_CODE_PORT = 4000
+
+LOCATION = "muxly"
+"""What the code location is called in Dagster, wherever it is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +61,22 @@ def daemon_command(workspace: Path, *, log_format: str = "json") -> list[str]:
     return [sys.executable, "-m", "dagster._daemon", "run", "--workspace", str(workspace), "--log-format", log_format]
 
 
-def code_server(host: str, port: int, environ: Mapping[str, str]) -> Process:
+def code_server(host: str, port: int, environ: Mapping[str, str], log_format: str = "json") -> Process:
     """The code server. It listens once the project is loaded."""
     ready = partial(addresses.connects, host, port)
     # Its runs ended with it, and nobody else would say so.
-    return Process("code", code_command(host, port), environ, ready, again=muxly("serve", "prepare"))
+    return Process("code", code_command(host, port, log_format=log_format), environ, ready, again=muxly("serve", "prepare"))
 
 
-def web(host: str, port: int, workspace: Path, environ: Mapping[str, str]) -> Process:
+def web(host: str, port: int, workspace: Path, environ: Mapping[str, str], log_format: str = "json") -> Process:
     """The web UI."""
     ready = partial(addresses.answers, f"{addresses.url(host, port)}/server_info")
-    return Process("web", web_command(host, port, workspace), environ, ready, after=("code",))
+    return Process("web", web_command(host, port, workspace, log_format=log_format), environ, ready, after=("code",))
 
 
-def daemon(workspace: Path, environ: Mapping[str, str]) -> Process:
+def daemon(workspace: Path, environ: Mapping[str, str], log_format: str = "json") -> Process:
     """The daemon."""
-    return Process("daemon", daemon_command(workspace), environ, after=("code",))
+    return Process("daemon", daemon_command(workspace, log_format=log_format), environ, after=("code",))
 
 
 def api(name: str, host: str, port: int, fd: int, environ: Mapping[str, str], options: Sequence[str] = ()) -> Process:
