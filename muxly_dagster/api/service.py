@@ -10,6 +10,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from muxly_dagster.api.reloading import Reloading
 from muxly_dagster.api.starting import Starting
 from muxly_dagster.assembly import Assembly
 from muxly_dagster.errors import MuxlyError
@@ -125,6 +126,11 @@ class Service:
         """Asks Dagster for runs behind the answers."""
         return Starting(self.state, self.orchestrator)
 
+    @cached_property
+    def reloading(self) -> Reloading:
+        """Lets Dagster load the project anew behind the answers."""
+        return Reloading(self.orchestrator)
+
     @property
     def home(self) -> Path:
         """Where Muxly keeps its things."""
@@ -146,6 +152,8 @@ class Service:
         """Give back what was opened."""
         if "starting" in vars(self):
             self.starting.close()
+        if "reloading" in vars(self):
+            self.reloading.close()
         self.orchestrator.close()
         self.project.close()
 

@@ -4,6 +4,7 @@ import datetime as dt
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
+from muxly_dagster.assembly.tags import read_selection
 from muxly_dagster.errors import BusyError, MuxlyError
 from muxly_dagster.orchestrator import Orchestrator
 from muxly_dagster.state import START, Start, State
@@ -37,7 +38,7 @@ class Starting:
         if not self._state.starts.submitted(start.id, dt.datetime.now(dt.UTC)):
             return False
         try:
-            self._orchestrator.submit(start.job, start.id, {**start.tags, START: start.id})
+            self._orchestrator.submit(start.job, start.id, {**start.tags, START: start.id}, read_selection(start.tags))
         except Exception:
             self._state.starts.put_back(start.id)
             raise

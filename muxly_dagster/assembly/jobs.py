@@ -75,15 +75,22 @@ def read_job(
     return job, _checked(project, selectable(project), destinations, everybody, name, job, problems)
 
 
-def check_secrets(spec: Mapping[str, Any]) -> None:
+def check_secrets(spec: Mapping[str, Any], destinations: Mapping[str, Destination]) -> None:
     """Raise ConfigurationError for a job that has a secret written out in it: it would lie in the database for all to read."""
+    found = _written_out(spec, [JobSpec], (), secret=False)
+    for field in ("on_failure", "on_recovery"):
+        entries = spec.get(field)
+        for at, entry in enumerate(entries) if isinstance(entries, list) else [(None, entries)]:
+            for name, config in entry.items() if isinstance(entry, Mapping) else ():
+                kinds = [type(destinations[name])] if name in destinations else []
+                found += _written_out(config, kinds, (field, *([] if at is None else [at]), name), secret=False)
     problems = [
         Problem(
             ".".join(map(str, path)),
             "is a secret, which Muxly does not keep: it would lie in the database as it is",
             "put it into an environment variable where Muxly runs, and write ${NAME} here",
         )
-        for path in _written_out(spec, [JobSpec], (), secret=False)
+        for path in found
     ]
     if problems:
         raise ConfigurationError(problems)

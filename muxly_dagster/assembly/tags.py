@@ -1,6 +1,6 @@
 """Tags of runs that Muxly gives a meaning to, wherever they were started: by the API, a schedule, or by hand in the Dagster UI."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -22,6 +22,9 @@ PAST_GUARD = "muxly/past_guard"
 PARAMETERS = "muxly/parameters"
 """What a run was started with, as a JSON object: Python transforms can read it."""
 
+SELECT = "muxly/select"
+"""Which assets of its job a run is about, parted by spaces; all of them unless set."""
+
 
 def is_set(tags: Mapping[str, str], tag: str) -> bool:
     """Whether a tag says "true"."""
@@ -37,3 +40,8 @@ def read_parameters(tags: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise ConfigurationError(f"the tag {PARAMETERS} of this run is no JSON object", do='write it like {"since": "2026-01-01"}')
     return parameters
+
+
+def read_selection(tags: Mapping[str, str]) -> Sequence[str]:
+    """The assets that a run is about, by name; empty for all of its job."""
+    return tags.get(SELECT, "").split()

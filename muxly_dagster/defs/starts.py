@@ -7,7 +7,9 @@ from typing import Any
 import dagster as dg
 
 from muxly_dagster.assembly import Assembly
+from muxly_dagster.assembly.tags import read_selection
 from muxly_dagster.defs.failures import dagster_errors
+from muxly_dagster.defs.metadata import asset_key
 from muxly_dagster.defs.resources import MUXLY
 from muxly_dagster.errors import BusyError
 from muxly_dagster.state import START, Start, State
@@ -57,7 +59,8 @@ def _requests(state: State, instance: dg.DagsterInstance, due: Iterable[Start], 
 
 def _request(start: Start) -> dg.RunRequest:
     tags: Mapping[str, str] = {**start.tags, START: start.id}
-    return dg.RunRequest(run_key=f"{start.id}:{start.attempts}", job_name=start.job, tags=tags)
+    selected = [asset_key(name) for name in read_selection(start.tags)]
+    return dg.RunRequest(run_key=f"{start.id}:{start.attempts}", job_name=start.job, tags=tags, asset_selection=selected or None)
 
 
 def _on_its_way(state: State, instance: dg.DagsterInstance, start: Start, now: dt.datetime) -> bool:

@@ -2,4 +2,8 @@
 
 from fastapi import APIRouter
 
+from muxly_dagster.api.jobs import declared, started
+
 router = APIRouter(tags=["Jobs"])
+router.include_router(declared.router)
+router.include_router(started.router)
