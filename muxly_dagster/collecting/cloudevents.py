@@ -91,7 +91,7 @@ def _raw(text: bytes, kind: type[T]) -> T:
     except RecursionError:
         raise Unreadable("the body is nested too deeply") from None
     except msgspec.DecodeError as error:
-        raise Unreadable(f"the body is not JSON as CloudEvents have it: {error}") from None
+        raise Unreadable(f"the body is not the JSON that it should be: {error}") from None
 
 
 # ---- one event -------------------------------------------------------------------------------------------------------

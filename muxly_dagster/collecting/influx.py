@@ -95,13 +95,13 @@ def read(body: bytes, stream: str, precision: str, now: int) -> Gathered:
 
 def _event(point: Point, scale: int, now: int) -> tuple[bytes, bool]:
     measurement, tags, fields, stamp = point
-    if stamp and not _INTEGER.fullmatch(stamp):
-        raise ValueError(f"the timestamp {stamp[:40]!r} is no whole number")
-    moment = int(stamp) * scale if len(stamp) < 25 else LAST + 1
-    if not stamp:
-        moment = now
-    if not FIRST <= moment <= LAST:
-        raise ValueError(f"the timestamp {stamp[:40]} is outside the years 1677 to 2262: is the precision right?")
+    moment = now
+    if stamp:
+        if not _INTEGER.fullmatch(stamp):
+            raise ValueError(f"the timestamp {stamp[:40]!r} is no whole number")
+        moment = int(stamp) * scale if len(stamp) < 25 else LAST + 1
+        if not FIRST <= moment <= LAST:
+            raise ValueError(f"the timestamp {stamp[:40]} is outside the years 1677 to 2262: is the precision right?")
     event = {"measurement": measurement, "tags": tags, "fields": fields, "time": written(moment), "time_unix_nano": moment}
     try:
         return orjson.dumps(event), bool(stamp)
