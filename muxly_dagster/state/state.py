@@ -13,6 +13,7 @@ from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError
 from muxly_dagster.state import cursors as cursor_rows
 from muxly_dagster.state.breakers import Breakers
 from muxly_dagster.state.calls import KeptCalls
+from muxly_dagster.state.inbox import SharedInbox
 from muxly_dagster.state.jobs import Jobs
 from muxly_dagster.state.ledger import Ledger
 from muxly_dagster.state.metrics import Metrics
@@ -42,6 +43,7 @@ class State:
         self.jobs = Jobs(engine)
         self.starts = Starts(engine)
         self.calls = KeptCalls(engine)
+        self.inbox = SharedInbox(self.inbox_engine)
 
     @classmethod
     def open(cls, url: str, home: Path) -> "State":
@@ -117,8 +119,7 @@ def _engine(url: str) -> sa.Engine:
                 folder.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, connect_args={"isolation_level": None, "timeout": 30})
         sa.event.listen(engine, "connect", _sqlite_settings)
-        # Take the write lock at the start: a read that later turns into a write would fail instead of waiting.
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        sa.event.listen(engine, "begin", _begin)
         return engine
     if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
@@ -134,6 +135,12 @@ def _sqlite_settings(connection: Any, _record: Any) -> None:
     connection.execute("pragma journal_mode=wal")
     connection.execute("pragma synchronous=full")
     connection.execute("pragma busy_timeout=30000")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # Take the write lock at the start: a read that later turns into a write would fail instead of waiting.
+    only_reads = connection.get_execution_options().get("muxly_reads", False)
+    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
 
 @contextlib.contextmanager

@@ -200,11 +200,12 @@ inbox = sa.Table(
     sa.Column("source", sa.String(255), nullable=False),
     sa.Column("stream", sa.String(255), nullable=False),
     sa.Column("received_at", _TIME, nullable=False),
-    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),  # of events, the refused ones among them
+    sa.Column("size", sa.Integer, nullable=False),  # bytes
     sa.Column("ids", sa.Text, nullable=False),  # one a line, as the lines of the body
     sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Column("refused", sa.Text, nullable=False),  # JSON: pairs of text and reason
-    sa.Index("ix_inbox_source_stream_seq", "source", "stream", "seq"),
+    sa.Column("refused", sa.Text, nullable=False),  # JSON: pairs of text and reason; empty for none
+    sa.Index("ix_inbox_source_stream_seq", "source", "stream", "seq", "count", "size"),  # enough to say how deep it is
     sqlite_autoincrement=True,  # a number that was given once is never given again, though its row be deleted
 )
 
@@ -212,15 +213,15 @@ inbox_ids = sa.Table(
     "inbox_ids",  # events that were accepted, so that a repetition is known for one
     metadata,
     sa.Column("mark", sa.LargeBinary(16), primary_key=True),  # a hash of source, stream and id
-    sa.Column("batch", sa.BigInteger, nullable=False),  # which transaction brought it: what another one brought is a duplicate
-    sa.Column("at", sa.BigInteger, nullable=False, index=True),  # seconds since 1970
+    # Which transaction brought it, by nanoseconds since 1970: what another one brought is a duplicate.
+    sa.Column("batch", sa.BigInteger, nullable=False, index=True),
     sqlite_with_rowid=False,
 )
 
 inbox_requests = sa.Table(
     "inbox_requests",  # requests that were answered, by Idempotency-Key
     metadata,
-    sa.Column("mark", sa.LargeBinary(16), primary_key=True),  # a hash of source and key
+    sa.Column("mark", sa.LargeBinary(16), primary_key=True),  # a hash of source, stream and key
     sa.Column("fingerprint", sa.LargeBinary(16), nullable=False),  # a hash of what was sent
     sa.Column("receipt", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False, index=True),

@@ -18,20 +18,20 @@ def upgrade() -> None:
         sa.Column("stream", sa.String(255), nullable=False),
         sa.Column("received_at", _TIME, nullable=False),
         sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("size", sa.Integer, nullable=False),
         sa.Column("ids", sa.Text, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("refused", sa.Text, nullable=False),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_inbox_source_stream_seq", "inbox", ["source", "stream", "seq"])
+    op.create_index("ix_inbox_source_stream_seq", "inbox", ["source", "stream", "seq", "count", "size"])
     op.create_table(
         "inbox_ids",
         sa.Column("mark", sa.LargeBinary(16), primary_key=True),
         sa.Column("batch", sa.BigInteger, nullable=False),
-        sa.Column("at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_inbox_ids_at", "inbox_ids", ["at"])
+    op.create_index("ix_inbox_ids_batch", "inbox_ids", ["batch"])
     op.create_table(
         "inbox_requests",
         sa.Column("mark", sa.LargeBinary(16), primary_key=True),

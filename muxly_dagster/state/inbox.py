@@ -1,0 +1,240 @@
+"""The inbox: collected events, each stored once, until they are in the lake."""
+
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+import sqlalchemy as sa
+
+from muxly_dagster.intake import Parcel
+from muxly_dagster.state import tables
+from muxly_dagster.state.marks import Marks
+from muxly_dagster.state.posts import Kept, Part, Post
+
+_LOCK = 7766005
+"""The advisory lock under which Postgres stores parcels, so that none turns up behind one with a higher seq."""
+
+_SLICE = 8 << 20  # bytes that are deleted in one transaction: whoever stores events waits that long
+_ROWS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What of one stream waits: parcels, events in them, bytes, and when the oldest was received."""
+
+    source: str
+    stream: str
+    parcels: int
+    events: int
+    bytes: int
+    oldest: dt.datetime
+
+
+class SharedInbox:
+    """See `intake.Inbox`. Every method is safe in any thread; raises RetryLater where the database cannot be used."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._marks = Marks()
+
+    # ---- storing ------------------------------------------------------------------------------------------------------
+
+    def put(self, posts: Sequence[Post]) -> None:
+        """Store requests in one transaction, in order: durable when this returns, and each says what became of it. Else nothing is stored.
+
+        Events whose id is known in their stream are left out. Events of one stream become one parcel.
+        """
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # A database that is set to answer before a commit is safe must not do so here.
+                connection.exec_driver_sql(
+                    f"select pg_advisory_xact_lock({_LOCK}), set_config('synchronous_commit', "
+                    "case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end, true)"
+                )
+            fresh, repeated = _known(connection, posts)
+            batch = time.time_ns()
+            received_at = tables.now()
+            by_stream: dict[tuple[str, str], list[tuple[Part, Kept]]] = {}
+            for post in fresh:
+                post.kept = [Kept(quarantined=len(part.refused)) for part in post.parts]
+                for part, kept in zip(post.parts, post.kept, strict=True):
+                    by_stream.setdefault((post.source, part.stream), []).append((part, kept))
+            for (source, stream), parts in by_stream.items():
+                self._store(connection, source, stream, parts, batch, received_at)
+            _remember(connection, fresh, batch // 1_000_000_000)
+        for post, first in repeated:
+            post.earlier = first.fingerprint, first.receipt(first)
+
+    def _store(
+        self,
+        connection: sa.Connection,
+        source: str,
+        stream: str,
+        parts: Sequence[tuple[Part, Kept]],
+        batch: int,
+        received_at: str,
+    ) -> None:
+        known = self._marks.add(connection, source, stream, [part.marks for part, _ in parts], batch)
+        ids: list[str] = []
+        lines: list[bytes] = []
+        refused: list[tuple[str, str]] = []
+        for number, (part, kept) in enumerate(parts):
+            gone = known.get(number, frozenset())
+            if gone:
+                ids += [id for at, id in enumerate(part.ids) if at not in gone]
+                lines += [line for at, line in enumerate(part.lines) if at not in gone]
+            else:
+                ids += part.ids
+                lines += part.lines
+            refused += part.refused
+            kept.accepted, kept.duplicate = len(part.lines) - len(gone), len(gone)
+        if not lines and not refused:
+            return
+        body, names, reasons = b"\n".join(lines), "\n".join(ids), orjson.dumps(refused).decode() if refused else ""
+        row = {
+            "source": source,
+            "stream": stream,
+            "received_at": received_at,
+            "count": len(lines) + len(refused),
+            "size": len(body) + len(names) + len(reasons),
+            "ids": names,
+            "body": body,
+            "refused": reasons,
+        }
+        result = connection.execute(sa.insert(tables.inbox).values(**row))
+        seq = int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
+        for _, kept in parts:
+            if kept.accepted or kept.quarantined:
+                kept.seq = seq
+
+    # ---- what waits ---------------------------------------------------------------------------------------------------
+
+    def parcels(self, source: str, stream: str, after: int, limit: int) -> Sequence[Parcel]:
+        """The next parcels behind a seq: about `limit` bytes of them, at least one if there is any. None turns up later below them."""
+        table = tables.inbox
+        with self._reading() as connection:
+            last, size = 0, 0
+            for seq, each in connection.execute(self._places(source, stream).where(table.c.seq > after).limit(_ROWS)):
+                if size >= limit:
+                    break
+                last, size = seq, size + each
+            query = sa.select(table).where(_of(source, stream), table.c.seq > after, table.c.seq <= last).order_by(table.c.seq)
+            return [_parcel(row) for row in connection.execute(query).mappings()] if last else []
+
+    def let_go(self, source: str, stream: str, upto: int) -> None:
+        """Delete the parcels up to a seq, some at a time: a process that is killed between goes on with the next call."""
+        table, more = tables.inbox, True
+        while more:
+            last, size = 0, 0
+            with self._engine.begin() as connection:
+                rows = connection.execute(self._places(source, stream).where(table.c.seq <= upto).limit(_ROWS)).all()
+                for seq, each in rows:
+                    if size >= _SLICE:
+                        break
+                    last, size = seq, size + each
+                if last:
+                    connection.execute(sa.delete(table).where(_of(source, stream), table.c.seq <= last))
+            more = bool(rows) and (len(rows) == _ROWS or last < rows[-1][0])
+
+    def waiting(self, source: str) -> Mapping[str, int]:
+        """How many events of each stream of a source wait."""
+        table = tables.inbox
+        query = sa.select(table.c.stream, sa.func.sum(table.c.count)).where(table.c.source == source).group_by(table.c.stream)
+        with self._reading() as connection:
+            return {stream: int(count) for stream, count in connection.execute(query.order_by(table.c.stream))}
+
+    def depth(self) -> list[Depth]:
+        """What waits, by source and stream."""
+        table = tables.inbox
+        groups = (
+            sa.select(
+                table.c.source,
+                table.c.stream,
+                sa.func.count().label("parcels"),
+                sa.func.sum(table.c.count).label("events"),
+                sa.func.sum(table.c.size).label("bytes"),
+                sa.func.min(table.c.seq).label("first"),
+            )
+            .group_by(table.c.source, table.c.stream)
+            .subquery()
+        )
+        query = sa.select(groups, table.c.received_at).join(table, table.c.seq == groups.c.first)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(groups.c.source, groups.c.stream)).all()
+        return [
+            Depth(row.source, row.stream, row.parcels, int(row.events), int(row.bytes), dt.datetime.fromisoformat(row.received_at))
+            for row in rows
+        ]
+
+    def ends(self, streams: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, int]]:
+        """The lowest and highest seq of what waits in these streams; those in which nothing does are left out."""
+        table, found = tables.inbox, {}
+        with self._reading() as connection:
+            for source, stream in streams:
+                query = sa.select(sa.func.min(table.c.seq), sa.func.max(table.c.seq)).where(_of(source, stream))
+                low, high = connection.execute(query).one()
+                if low is not None:
+                    found[source, stream] = (int(low), int(high))
+        return found
+
+    def forget(self, before: dt.datetime) -> int:
+        """Forget ids and Idempotency-Keys from before this time, a part of them at a time; answers how many it were, 0 once all are."""
+        seconds = int(before.timestamp())
+        requests = tables.inbox_requests
+        old = sa.select(requests.c.mark).where(requests.c.at < seconds).limit(_ROWS)
+        with self._engine.begin() as connection:
+            count = connection.execute(sa.delete(requests).where(requests.c.mark.in_(old))).rowcount
+            return count + self._marks.forget(connection, seconds * 1_000_000_000)
+
+    # ---- -------------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads: with SQLite it neither waits for whoever stores events nor lets them wait."""
+        with self._engine.connect().execution_options(muxly_reads=True) as connection:
+            yield connection
+
+    def _places(self, source: str, stream: str) -> sa.Select[int, int]:
+        table = tables.inbox
+        return sa.select(table.c.seq, table.c.size).where(_of(source, stream)).order_by(table.c.seq)
+
+
+def _of(source: str, stream: str) -> sa.ColumnElement[bool]:
+    return sa.and_(tables.inbox.c.source == source, tables.inbox.c.stream == stream)
+
+
+def _parcel(row: sa.RowMapping) -> Parcel:
+    ids = tuple(row["ids"].split("\n")) if row["body"] else ()
+    refused = tuple((text, reason) for text, reason in orjson.loads(row["refused"])) if row["refused"] else ()
+    return Parcel(row["seq"], dt.datetime.fromisoformat(row["received_at"]), ids, bytes(row["body"]), refused)
+
+
+def _known(connection: sa.Connection, posts: Sequence[Post]) -> tuple[list[Post], list[tuple[Post, Post]]]:
+    """The requests that are new, and those that repeat another one of them. Those that were answered before are told so."""
+    table = tables.inbox_requests
+    keys = [post.key for post in posts if post.key]
+    rows = connection.execute(sa.select(table).where(table.c.mark.in_(keys))).all() if keys else []
+    earlier = {bytes(row.mark): (bytes(row.fingerprint), row.receipt) for row in rows}
+    fresh: list[Post] = []
+    repeated: list[tuple[Post, Post]] = []
+    first: dict[bytes, Post] = {}
+    for post in posts:
+        if not post.key:
+            fresh.append(post)
+        elif post.key in earlier:
+            post.earlier = earlier[post.key]
+        elif post.key in first:
+            repeated.append((post, first[post.key]))
+        else:
+            first[post.key] = post
+            fresh.append(post)
+    return fresh, repeated
+
+
+def _remember(connection: sa.Connection, posts: Sequence[Post], at: int) -> None:
+    rows = [{"mark": post.key, "fingerprint": post.fingerprint, "receipt": post.receipt(post), "at": at} for post in posts if post.key]
+    if rows:
+        connection.execute(sa.insert(tables.inbox_requests), rows)

@@ -1,0 +1,87 @@
+"""What one request brings to the inbox, and what became of it."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import xxhash
+
+from muxly_dagster.collecting import Gathered
+
+
+@dataclass(slots=True)
+class Part:
+    """Events of one stream of a request. `marks` tell the sender's ids apart; b"" for an event without one, whose id is of our making.
+
+    `refused` are pairs of text and reason, for quarantine.
+    """
+
+    stream: str
+    lines: Sequence[bytes]
+    ids: Sequence[str]
+    marks: Sequence[bytes]
+    refused: Sequence[tuple[str, str]] = ()
+
+    @classmethod
+    def of(cls, gathered: Gathered, refused: Sequence[tuple[str, str]] = ()) -> "Part":
+        """Give ids to events that came without."""
+        given = gathered.ids
+        mark = xxhash.xxh3_128_digest
+        if "" not in given:
+            return cls(gathered.stream, gathered.lines, given, [mark(id.encode()) for id in given], refused)
+        marks = [mark(id.encode()) if id else b"" for id in given]
+        own = iter(new_ids(given.count("")))
+        return cls(gathered.stream, gathered.lines, [id or next(own) for id in given], marks, refused)
+
+
+@dataclass(slots=True)
+class Kept:
+    """What became of one part: how many of its events are stored and were known already, and the seq of the parcel (0: there is none)."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class Post:
+    """One request: events of one source. `key` is the mark of its Idempotency-Key, b"" without one; `fingerprint` of what was sent with it;
+    `receipt` writes what is kept under the key.
+
+    Once it is put, `kept` says what became of each part; where the key was known, `earlier` holds the fingerprint and receipt of then,
+    and nothing was stored.
+    """
+
+    source: str
+    parts: Sequence[Part]
+    key: bytes = b""
+    fingerprint: bytes = b""
+    receipt: Callable[["Post"], str] = lambda _: ""
+    kept: list[Kept] = field(default_factory=list)
+    earlier: tuple[bytes, str] | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return sum(sum(map(len, part.lines)) + 64 * len(part.lines) + sum(len(text) for text, _ in part.refused) for part in self.parts)
+
+
+def scope(*names: str) -> bytes:
+    """48 bits that stand for a source and stream: what a sender says in one stream cannot meet what is known of another."""
+    return hashlib.sha256("\0".join(names).encode()).digest()[:6]
+
+
+def request_mark(source: str, stream: str, key: str) -> bytes:
+    """What an Idempotency-Key is remembered by."""
+    return hashlib.blake2b("\0".join((source, stream, key)).encode(), digest_size=16).digest()
+
+
+def new_ids(count: int) -> list[str]:
+    """So many ids that nobody has: UUIDs of version 7 (RFC 9562, 5.7), in order of time, and those of one call in order."""
+    at, random = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(8), "big")
+    begin = f"{at >> 16:08x}-{at & 0xFFFF:04x}-7{random & 0xFFF:03x}-{0x8000 | random >> 12 & 0x3FFF:04x}-"
+    first = (random >> 26 & 0x7FFFFFF) << 20
+    return [f"{begin}{number:012x}" for number in range(first, first + count)]
