@@ -291,7 +291,7 @@ def test_answers_in_both_encodings() -> None:
         ("logs", ExportLogsServiceResponse),
         ("traces", ExportTraceServiceResponse),
     ):
-        said = json_format.Parse(otlp.answer(signal, 5, "why", as_json=True), kind())  # type: ignore[arg-type, var-annotated]
+        said = json_format.Parse(otlp.answer(signal, 5, "why", as_json=True), kind())  # type: ignore[arg-type]
         assert said == kind.FromString(otlp.answer(signal, 5, "why", as_json=False))  # type: ignore[arg-type]
     status = Status.FromString(otlp.error(404, "no pull reads otlp_logs", as_json=False))
     assert (status.code, status.message) == (5, "no pull reads otlp_logs")
