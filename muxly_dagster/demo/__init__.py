@@ -17,6 +17,7 @@ PROJECT_FILES = ("muxly.yaml", "crm.yaml", "billing.yaml")
 """What makes up the demo's project, in this package's folder and in the folder the demo runs in."""
 
 _DAY = "day"
+_POST = """curl --json '{"email": "ada@example.com"}' http://127.0.0.1:8000/v1/collect/app/signups"""
 
 
 def run_demo(folder: Path, console: Console, run: Callable[[Mapping[str, str]], int], *, port: int = 0) -> int:
@@ -78,6 +79,7 @@ def _say_where_to_look(folder: Path, url: str, console: Console) -> None:
         ("Database", f"{shown}/out/demo.db (SQLite; rows: {tables})"),
         ("Webhook", f"took {hook['distinct']} deals this time; it refuses deals without a name: {muxly} dead-letters list"),
         ("Chat", f"{len(chat['messages'])} messages this time, as Slack's webhooks take them; see one with: {muxly} preview big_deals"),
+        ("Your events", f"{dev}, then: {_POST}; some seconds later it is in {shown}/out/signups"),
         ("Prometheus", f"{muxly} serve metrics, then http://127.0.0.1:9464/metrics"),
         ("Receipts", f"{muxly} deliveries; {muxly} trace crm.deals KEY"),
         ("Lake", f"{muxly} query 'select * from customers order by won desc limit 5'"),
