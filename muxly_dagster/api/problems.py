@@ -1,6 +1,5 @@
 """Errors as problem details (RFC 9457): what happened, and what to do about it."""
 
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from muxly_dagster.api import addresses
 from muxly_dagster.errors import (
     BusyError,
     ConfigurationError,
@@ -26,7 +26,7 @@ from muxly_dagster.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 
-_log = logging.getLogger("muxly.api")
+_TITLES: Mapping[int, str] = {400: "Bad request", 404: "Not found", 413: "Content too large"}
 
 _STATUS: Mapping[type[MuxlyError], tuple[int, str]] = {
     BusyError: (409, "Somebody else is doing this right now"),
@@ -116,7 +116,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return answer(Problem(title=str(error.detail), status=error.status_code), request_id(request), error.headers)
+        if error.status_code == 405:
+            return _not_allowed(request)
+        title = _TITLES.get(error.status_code, str(error.detail))
+        problem = Problem(title=title, status=error.status_code, detail=str(error.detail) if str(error.detail) != title else "")
+        if error.status_code == 404:
+            problem.detail, problem.do = _nowhere(request)
+        return answer(problem, request_id(request), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -124,11 +130,32 @@ def install(app: FastAPI) -> None:
         problem = Problem(title="The request is not valid", status=422, detail=f"{errors[0]['at']}: {errors[0]['what']}", errors=errors)
         return answer(problem, request_id(request))
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        _log.error("request %s failed", request_id(request), exc_info=error)
-        do = "the log of the API has more under this request id; please report it"
-        return answer(Problem(title="Something went wrong here", status=500, do=do), request_id(request))
+
+def unexpected(request_id: str) -> Response:
+    """The answer where something failed that nobody expected; what it was stands in the log."""
+    do = "the log of the API has more under this request id; please report it"
+    return answer(Problem(title="Something went wrong here", status=500, do=do), request_id)
+
+
+def _nowhere(request: Request) -> tuple[str, str]:
+    """What to say of an address that leads nowhere."""
+    path = request.url.path
+    known = addresses.of(request.app)
+    if path != "/" and path.endswith("/") and known.methods(path.rstrip("/")):
+        return f"there is nothing at {path}", f"leave the slash at the end out: {path.rstrip('/')}"
+    return f"there is nothing at {path}", known.nearest(path) or "see /docs for what there is"
+
+
+def _not_allowed(request: Request) -> Response:
+    """What to say of a method that an address does not know; OPTIONS asks for nothing else (RFC 9110, 9.3.7)."""
+    known = addresses.of(request.app).methods(request.url.path)
+    allow = {"allow": ", ".join(known)}
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers=allow)
+    problem = Problem(
+        title="Method not allowed", status=405, detail=f"{request.method} is not possible here", do=f"use {' or '.join(known[:-1])}"
+    )
+    return answer(problem, request_id(request), allow)
 
 
 def request_id(request: Request) -> str:

@@ -17,13 +17,17 @@ from muxly_dagster.api import (
     project,
     protocols,
     records,
+    reference,
     runs,
     sources,
     tables,
 )
 
-OPEN: tuple[APIRouter, ...] = (collect.router, protocols.router, hooks.router, health.router)
-"""These see to their own guard: write keys, signatures, or nothing."""
+SENDERS: tuple[APIRouter, ...] = (collect.router, protocols.router, hooks.router)
+"""What other services send to: by write key or signature, by the thousand a second, with limits of their own."""
+
+OPEN: tuple[APIRouter, ...] = (*SENDERS, health.router, metrics.router, reference.router)
+"""These see to their own guard: write keys, signatures, tokens, or nothing."""
 
 ADMIN: tuple[APIRouter, ...] = (
     keys.router,
@@ -32,11 +36,10 @@ ADMIN: tuple[APIRouter, ...] = (
     sources.router,
     tables.router,
     records.router,
+    project.router,
     destinations.router,
     deliveries.router,
     dead_letters.router,
     connectors.router,
-    project.router,
-    metrics.router,
     diagnostics.router,
 )

@@ -205,11 +205,19 @@ class Ledger:
         return found
 
     def receipts(
-        self, target: str | None = None, *, table_id: str | None = None, seq: int | None = None, limit: int = 100
+        self,
+        target: str | None = None,
+        *,
+        table_id: str | None = None,
+        seq: int | None = None,
+        limit: int = 100,
+        before: tuple[str, str] | None = None,
     ) -> list[StoredReceipt]:
-        """Receipts, newest first: of one target, or those that cover one change."""
+        """Receipts, newest first: of one target, or those that cover one change. `before` is a receipt's `at` and id: those behind it."""
         table = tables.receipts
-        query = sa.select(table).order_by(table.c.at.desc()).limit(limit)
+        query = sa.select(table).order_by(table.c.at.desc(), table.c.id).limit(limit)
+        if before is not None:
+            query = query.where(_behind(table, *before))
         if target is not None:
             query = query.where(table.c.target == target)
         if table_id is not None:
@@ -252,11 +260,19 @@ class Ledger:
         return {name: int(value) for name, value in row.items()}
 
     def dead_letters(
-        self, name: str | None = None, *, status: Status | None = "open", record_id: str | None = None, limit: int = 1000
+        self,
+        name: str | None = None,
+        *,
+        status: Status | None = "open",
+        record_id: str | None = None,
+        limit: int = 1000,
+        before: tuple[str, str] | None = None,
     ) -> list[DeadLetter]:
-        """Dead letters, newest first. `name` is a pull or target, or the source or route it belongs to."""
+        """Dead letters, newest first. `name` is a pull or target, or the source or route it belongs to; `before` as in `receipts`."""
         table = tables.dead_letters
         query = sa.select(table).order_by(table.c.at.desc(), table.c.id).limit(limit)
+        if before is not None:
+            query = query.where(_behind(table, *before))
         if name is not None:
             query = query.where(sa.or_(table.c.name == name, table.c.name.startswith(name + ".", autoescape=True)))
         if status is not None:
@@ -308,6 +324,11 @@ class Ledger:
         query = sa.update(table).where(table.c.kind == "pull", table.c.name == pull, table.c.status == "open", table.c.run_id != run_id)
         with self._engine.begin() as connection:
             connection.execute(query.values(status="resolved"))
+
+
+def _behind(table: sa.Table, at: str, row_id: str) -> sa.ColumnElement[bool]:
+    """The rows that stand behind this one, the newest first."""
+    return sa.or_(table.c.at < at, sa.and_(table.c.at == at, table.c.id > row_id))
 
 
 def _write_beside(connection: sa.Connection, receipt: StoredReceipt, beside: Beside) -> None:

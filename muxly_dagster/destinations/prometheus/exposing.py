@@ -92,9 +92,13 @@ class _Families(Collector):
 
 def text(shown: Iterable[tuple[Metric, Sequence[Series]]], content_type: str = TEXT) -> bytes:
     """The exposition in one of the two formats; metrics without series are left out."""
-    modern = content_type == OPENMETRICS
-    families = [family(metric, series, created=modern) for metric, series in shown if series]
-    return generate_openmetrics(_Families(families)) if modern else generate_latest(_Families(families))  # type: ignore[no-untyped-call]
+    return page([family(metric, series, created=content_type == OPENMETRICS) for metric, series in shown if series], content_type)
+
+
+def page(families: Sequence[MetricFamily], content_type: str = TEXT) -> bytes:
+    """Any metric families as text, in one of the two formats."""
+    shown = _Families(families)
+    return generate_openmetrics(shown) if content_type == OPENMETRICS else generate_latest(shown)  # type: ignore[no-untyped-call]
 
 
 def family(metric: Metric, series: Iterable[Series], *, created: bool = False) -> MetricFamily:
