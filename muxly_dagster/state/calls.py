@@ -104,7 +104,8 @@ class KeptCalls:
         jobs = tables.jobs
         with self._engine.begin() as connection:
             take_turn(connection, call.job, shared=True)
-            if connection.execute(dialect.insert(tables.calls).values(**values).on_conflict_do_nothing()).rowcount != 1:
+            insert_call = dialect.insert(tables.calls).values(**values).on_conflict_do_nothing().returning(tables.calls.c.seq)
+            if connection.scalar(insert_call) is None:
                 return Kept(known=True)
             opened = start if insert(connection, start) else None
             paused = bool(connection.scalar(sa.select(jobs.c.paused).where(jobs.c.name == call.job)))

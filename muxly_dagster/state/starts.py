@@ -155,7 +155,8 @@ def insert(connection: sa.Connection, start: Start) -> bool:
         "tags": dict(start.tags),
         "attempts": 0,
     }
-    return connection.execute(dialect.insert(tables.starts).values(**values).on_conflict_do_nothing()).rowcount == 1
+    query = dialect.insert(tables.starts).values(**values).on_conflict_do_nothing().returning(tables.starts.c.id)
+    return connection.scalar(query) is not None
 
 
 def take_turn(connection: sa.Connection, job: str, *, shared: bool = False) -> None:
