@@ -26,7 +26,7 @@ from muxly_dagster.api import (
 SENDERS: tuple[APIRouter, ...] = (collect.router, protocols.router, hooks.router)
 """What other services send to: by write key or signature, by the thousand a second, with limits of their own."""
 
-OPEN: tuple[APIRouter, ...] = (*SENDERS, health.router, metrics.router, reference.router)
+OPEN: tuple[APIRouter, ...] = (*SENDERS, health.router, metrics.router, reference.router, diagnostics.page)
 """These see to their own guard: write keys, signatures, tokens, or nothing."""
 
 ADMIN: tuple[APIRouter, ...] = (

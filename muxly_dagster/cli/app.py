@@ -184,7 +184,7 @@ def doctor(
     """Check everything that a person would check by hand: versions, folders, databases, secrets, sources, Dagster; says what to do."""
     from muxly_dagster.cli import doctor as checks
 
-    checks.doctor(json=json)
+    checks.doctor(offline=offline, json=json)
 
 
 @app.command()

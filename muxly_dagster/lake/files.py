@@ -77,6 +77,30 @@ class LakeFiles:
             do = "check the lake's address and the permissions there"
             raise MuxlyError(f"the lake's files cannot be read ({error})", do=do, where=self._url) from error
 
+    def probe(self) -> None:
+        """Write a small file, read its size and delete it. Raises MuxlyError where that cannot be done."""
+        name = f"{FOLDER}/probe-{uuid.uuid4().hex}"
+        try:
+            if self._root is not None:
+                path = self._root / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"muxly")
+                size: int | None = path.stat().st_size
+                path.unlink()
+            else:
+                store = self._store()
+                stream = store.open_output_stream(name)
+                stream.write(b"muxly")
+                stream.close()
+                size = store.get_file_info([name])[0].size
+                store.delete_file(name)
+        except Exception as error:  # of the object store's own kinds
+            what = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+            do = "check the lake's address (MUXLY_LAKE_URL), the permissions there and the free space"
+            raise MuxlyError(f"the lake cannot be written: {what}", do=do, where=self._url) from None
+        if size != len(b"muxly"):
+            raise MuxlyError("the lake does not keep what is written", do="check what MUXLY_LAKE_URL names", where=self._url)
+
     def _size(self, sha256: str) -> int | None:
         name = _name(sha256)
         if self._root is not None:
