@@ -6,8 +6,8 @@
 Source: docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol.
 """
 
-import math
 import re
+import sys
 from collections.abc import Mapping
 
 import orjson
@@ -45,7 +45,8 @@ _TAGS = re.compile(rf"({_KEY})=({_KEY})")
 _FIELDS = re.compile(rf"({_KEY})=({_STRING}|{_PLAIN})", re.DOTALL)
 _HEAD = re.compile(rf" *+({_MEASUREMENT})((?:,{_KEY}={_KEY})*+)(?= |,|\r?\n|\r?\Z)")
 _INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
-_DIGITS = frozenset("0123456789.")
+_DIGITS = frozenset("0123456789.+-eE")
+_LARGEST = sys.float_info.max
 
 Value = float | int | bool | str
 Point = tuple[str, dict[str, str], dict[str, Value], str]
@@ -137,15 +138,17 @@ def _scan(text: str, place: int, heads: Heads) -> tuple[Point, int]:
     found = _LINE.match(text, place)
     if found is None:
         raise ValueError(_why(text, place))
-    measurement, pairs, values, stamp = found.groups()
-    known = heads.get(measurement + pairs)
+    measurement, tagged, values, stamp = found.groups()
+    known = heads.get(measurement + tagged)
     if known is None:
-        listed = _TAGS.findall(pairs)
+        listed = _TAGS.findall(tagged)
         tags = {_freed(key, ",= "): _freed(value, ",= ") for key, value in listed}
-        known = heads[measurement + pairs] = _freed(measurement, ", "), _checked(tags, len(listed))
-    fields: dict[str, Value] = {}
-    for key, value in _FIELDS.findall(values):
-        fields[_freed(key, ",= ")] = _freed(value[1:-1], '"\\') if value[0] == '"' else _value(value)
+        known = heads[measurement + tagged] = _freed(measurement, ", "), _checked(tags, len(listed))
+    pairs = _FIELDS.findall(values)
+    if "\\" in values:
+        fields = {_freed(k, ",= "): _freed(v[1:-1], '"\\') if v[0] == '"' else _value(v) for k, v in pairs}
+    else:
+        fields = {k: v[1:-1] if v[0] == '"' else _value(v) for k, v in pairs}
     return (*known, fields, stamp or ""), found.end()
 
 
@@ -164,25 +167,23 @@ def _why(text: str, place: int) -> str:
 
 
 def _value(text: str) -> Value:
+    if _DIGITS.issuperset(text):
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError(f"{text[:40]!r} is no value") from None
+        if not -_LARGEST <= number <= _LARGEST:
+            raise ValueError(f"{text[:40]} does not fit into a double")
+        return number
     if text in _BOOLEANS:
         return _BOOLEANS[text]
     kind = text[-1]
-    if kind in "iu":
-        if len(text) > 30 or not _INTEGER.fullmatch(text, 0, len(text) - 1):
-            raise ValueError(f"{text[:40]!r} is no value")
-        whole = int(text[:-1])
-        if not (-(2**63) <= whole < 2**63 if kind == "i" else 0 <= whole < 2**64):
-            raise ValueError(f"{text[:40]} does not fit into 64 bits")
-        return whole
-    if kind not in _DIGITS or "_" in text or not text.isascii() or text[0].isspace():
+    if kind not in "iu" or len(text) > 30 or not _INTEGER.fullmatch(text, 0, len(text) - 1):
         raise ValueError(f"{text[:40]!r} is no value: texts stand in double quotes")
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"{text[:40]!r} is no value") from None
-    if math.isinf(number):
-        raise ValueError(f"{text[:40]} does not fit into a double")
-    return number
+    whole = int(text[:-1])
+    if not (-(2**63) <= whole < 2**63 if kind == "i" else 0 <= whole < 2**64):
+        raise ValueError(f"{text[:40]} does not fit into 64 bits")
+    return whole
 
 
 def _checked(tags: dict[str, str], count: int) -> dict[str, str]:
