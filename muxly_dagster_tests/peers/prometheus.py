@@ -67,12 +67,17 @@ def _labels(metric: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, scraped: str = "", *options: str) -> Iterator[Server]:
-    """A Prometheus with its data in `folder`, that takes remote writes; it scrapes one address, where one is given."""
+def prometheus(folder: Path, scraped: str = "", *options: str, sends_to: str = "", key: str = "") -> Iterator[Server]:
+    """A Prometheus with its data in `folder`, that takes remote writes; it scrapes one address, where one is given.
+
+    With `sends_to` it scrapes itself, and writes what it gets to that address, signed in with a key.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = f'  - {{job_name: muxly, scrape_interval: 1s, static_configs: [{{targets: ["{scraped}"]}}]}}\n' if scraped else " []\n"
-    (folder / "prometheus.yml").write_text(f"scrape_configs:{chr(10) if scraped else ''}{jobs}")
     port = free_port()
+    scraped = f"127.0.0.1:{port}" if sends_to else scraped
+    sending = f'remote_write: [{{url: "{sends_to}", authorization: {{credentials: "{key}"}}, queue_config: {{batch_send_deadline: 1s}}}}]\n'
+    jobs = f'  - {{job_name: muxly, scrape_interval: 1s, static_configs: [{{targets: ["{scraped}"]}}]}}\n' if scraped else " []\n"
+    (folder / "prometheus.yml").write_text(f"scrape_configs:{chr(10) if scraped else ''}{jobs}{sending if sends_to else ''}")
     command = [
         "prometheus",
         f"--config.file={folder}/prometheus.yml",
