@@ -38,12 +38,12 @@ def create_app(service: Service) -> FastAPI:
         yield
         service.close()
 
-    # Pages that FastAPI brings load their scripts from elsewhere; `reference` has one that needs none.
+    # Pages that FastAPI brings load their scripts from elsewhere, and its document is made while nobody else is answered: see `reference`.
     app = Api(
         title="Muxly",
         version=version("muxly-dagster"),
         description=DESCRIPTION,
-        openapi_url="/openapi.json",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -11,7 +11,7 @@ Document = dict[str, Any]
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _MISSING: Final = object()
 _REF = "#/components/schemas/"
-_DEEPEST = 12
+_DEEPEST = 24
 """Models that hold themselves have examples that end."""
 
 

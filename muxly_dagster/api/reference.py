@@ -1,12 +1,12 @@
-"""GET /docs: the OpenAPI document as a page that needs no script and nothing from elsewhere."""
+"""GET /openapi.json, and GET /docs: the document as a page that needs no script and nothing from elsewhere."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import jinja2
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import HTMLResponse, Response
 
 from muxly_dagster.api import openapi
@@ -14,6 +14,12 @@ from muxly_dagster.api import openapi
 router = APIRouter(tags=["Reference"])
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+
+@router.get("/openapi.json", include_in_schema=False)
+def get_openapi(request: Request) -> Response:
+    """The document. Made in a thread, once: that takes a second or two, in which events want to be answered."""
+    return Response(_written(request.app), media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)
@@ -62,6 +68,11 @@ def examples(contents: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 WORDS: Mapping[str, Any] = {"type_of": type_of, "shown": shown, "examples": examples}
+
+
+@lru_cache(maxsize=8)
+def _written(app: FastAPI) -> bytes:
+    return orjson.dumps(app.openapi())
 
 
 @cache

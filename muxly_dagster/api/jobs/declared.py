@@ -29,29 +29,44 @@ _CONFLICTS: dict[int | str, dict[str, Any]] = {409: RESPONSES["4XX"], 412: RESPO
 _EXAMPLE: Any = SPEC
 
 
+_TARGETS: Any = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "additionalProperties": {"type": "object"}},
+        {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "object"}}]}},
+    ]
+}
+"""Destinations in all the forms of muxly.yaml, where the model has but the one that they are read into."""
+
+
 class _NewJob(JobSpec):
     name: Name
+
+
+def _as_written(schema: JsonSchemaValue, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    for name in ("on_failure", "on_recovery"):
+        field = handler.resolve_ref_schema(schema)["properties"][name]
+        field |= _TARGETS
+        field.pop("items", None)
+        field.pop("type", None)
+    return schema
 
 
 class Spec(RootModel[dict[str, Any]]):
     """What would stand under `jobs: NAME:` of muxly.yaml; it is checked in the same way. `${NAME}` stands for a variable of the
     environment that Muxly runs in, and is kept as it is: secrets are written so."""
 
-    model_config = {"json_schema_extra": {"examples": [_EXAMPLE]}}
-
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(JobSpec.__pydantic_core_schema__)
+        return _as_written(handler(JobSpec.__pydantic_core_schema__), handler) | {"examples": [_EXAMPLE]}
 
 
 class NewJob(Spec):
     """A job's name and its spec."""
 
-    model_config = {"json_schema_extra": {"examples": [{"name": "nightly", **_EXAMPLE}]}}
-
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(_NewJob.__pydantic_core_schema__)
+        return _as_written(handler(_NewJob.__pydantic_core_schema__), handler) | {"examples": [{"name": "nightly", **_EXAMPLE}]}
 
 
 class SpecPatch(RootModel[dict[str, Any]]):
