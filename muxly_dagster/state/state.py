@@ -15,6 +15,7 @@ from muxly_dagster.state.breakers import Breakers
 from muxly_dagster.state.calls import KeptCalls
 from muxly_dagster.state.inbox import SharedInbox
 from muxly_dagster.state.jobs import Jobs
+from muxly_dagster.state.keys import WriteKeys
 from muxly_dagster.state.ledger import Ledger
 from muxly_dagster.state.metrics import Metrics
 from muxly_dagster.state.starts import Starts
@@ -44,6 +45,7 @@ class State:
         self.starts = Starts(engine)
         self.calls = KeptCalls(engine)
         self.inbox = SharedInbox(self.inbox_engine)
+        self.keys = WriteKeys(engine)
 
     @classmethod
     def open(cls, url: str, home: Path) -> "State":

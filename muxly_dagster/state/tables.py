@@ -236,6 +236,7 @@ write_keys = sa.Table(
     sa.Column("source", sa.String(255), nullable=False),
     sa.Column("streams", sa.JSON, nullable=False),  # empty: all of the source
     sa.Column("name", sa.Text, nullable=False),
+    sa.Column("rate", sa.String(64), nullable=False),  # of requests; empty: no limit
     sa.Column("created_at", _TIME, nullable=False),
     sa.Column("revoked_at", _TIME),
 )

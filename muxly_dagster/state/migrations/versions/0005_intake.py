@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("source", sa.String(255), nullable=False),
         sa.Column("streams", sa.JSON, nullable=False),
         sa.Column("name", sa.Text, nullable=False),
+        sa.Column("rate", sa.String(64), nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("revoked_at", _TIME),
     )

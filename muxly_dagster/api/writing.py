@@ -1,0 +1,107 @@
+"""One thread that stores what all requests of this process bring: whatever waits goes into one transaction, so many share one sync."""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from muxly_dagster.errors import MuxlyError, RetryLater
+from muxly_dagster.state.inbox import SharedInbox
+from muxly_dagster.state.posts import Post
+
+_log = logging.getLogger("muxly.api")
+
+QUEUE = 64 << 20
+"""Bytes that may wait for their transaction; more are told to come again."""
+
+_GROUP = 8 << 20  # bytes of one transaction: those behind it do not wait for long
+
+_Waiting = tuple[Post, int, "asyncio.Future[None]"]
+
+
+class Writer:
+    """Stores posts in the order in which they come. Begun by the first one; belongs to one event loop."""
+
+    def __init__(self, inbox: SharedInbox, queue: int = QUEUE) -> None:
+        self._inbox, self._most = inbox, queue
+        self._waiting: deque[_Waiting] = deque()
+        self._queued = 0
+        self._ready = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def put(self, post: Post) -> None:
+        """Store a post; durable once this returns. Raises RetryLater where that cannot be done now, and nothing was stored then."""
+        size = post.size
+        if self._closed:
+            raise RetryLater("the API is closing", do="send it again", after=1)
+        if self._queued and self._queued + size > self._most:
+            raise RetryLater("more events come in than can be stored", do="send them again, and fewer at a time", after=1)
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._run, name="muxly-inbox", daemon=True)
+            self._thread.start()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queued += size
+        self._waiting.append((post, size, future))
+        if not self._ready.is_set():
+            self._ready.set()
+        await future
+
+    def close(self) -> None:
+        """Store what waits, and end."""
+        self._closed = True
+        self._ready.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._ready.wait()
+            self._ready.clear()
+            while group := self._group():
+                self._store(group)
+            if self._closed:
+                return
+
+    def _group(self) -> list[_Waiting]:
+        """What goes into the next transaction: at least one where any waits."""
+        group: list[_Waiting] = []
+        size = 0
+        while self._waiting and (not group or size + self._waiting[0][1] <= _GROUP):
+            group.append(self._waiting.popleft())
+            size += group[-1][1]
+        return group
+
+    def _store(self, group: Sequence[_Waiting]) -> None:
+        error: Exception | None = None
+        try:
+            self._inbox.put([post for post, _, _ in group])
+        except MuxlyError as trouble:
+            # Whatever is wrong with the database, the sender is to keep its events and come again.
+            error = RetryLater(trouble.what, do=trouble.do, after=5)
+            _log.warning("%d requests could not be stored: %s", len(group), trouble)
+        except Exception as trouble:
+            if len(group) > 1:  # one of them cannot be stored: the others are not to suffer for it
+                for each in group:
+                    self._store([each])
+                return
+            _log.exception("a request could not be stored")
+            error = trouble
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._answer, group, error)
+        except RuntimeError:  # the loop is closed: nobody waits for an answer any more
+            return
+
+    def _answer(self, group: Sequence[_Waiting], error: Exception | None) -> None:
+        for _, size, future in group:
+            self._queued -= size
+            if future.done():  # its client is gone
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)

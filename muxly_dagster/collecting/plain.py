@@ -1,0 +1,183 @@
+"""Plain JSON: one object, an array of them, or one a line (NDJSON). Events stay the bytes that came; only their ids are read."""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from muxly_dagster.collecting.events import Gathered, Rejected, TooLarge, UnknownType, Unreadable
+
+LINES = frozenset(
+    f"application/{name}"
+    for name in ("x-ndjson", "ndjson", "jsonl", "x-jsonl", "jsonlines", "x-jsonlines", "json-lines", "stream+json", "x-json-stream")
+)
+"""Names under which NDJSON goes about; none of them is registered."""
+
+_JSON = re.compile(r"(application|text)/([^;\s]+\+)?json")
+_ANY = frozenset({"", "*/*", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded", "binary/octet-stream"})
+"""What clients say who were not told (curl sends a form); the body itself shows what it is."""
+
+_BOM = b"\xef\xbb\xbf"
+_WHITE = b" \t\r\n"
+_Raws = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def read(body: bytes, content_type: str, stream: str, id_field: str = "id", items: int = 50_000) -> Gathered:
+    """The events of a request, and what of it is none. `id_field` holds the sender's id of an event; "" where events have none.
+
+    Raises UnknownType for other kinds of content, Unreadable where nothing can be made of the body, TooLarge for more than `items`.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    is_json = _JSON.fullmatch(kind) is not None
+    if not is_json and kind not in LINES and kind not in _ANY:
+        raise UnknownType(f"Content-Type: {kind[:100]} is not read here; send application/json or application/x-ndjson")
+    body = body.removeprefix(_BOM).strip(_WHITE)
+    if not body:
+        raise Unreadable("the body is empty")
+    decode = _events(id_field)
+    if kind in LINES:
+        return _lines(body, stream, decode, items)
+    if body[:1] == b"[":
+        return _array(body, stream, id_field, decode, items)
+    try:
+        _check_text(body)
+        id = _id(decode(body))
+    except ValueError as error:
+        if not is_json and b"\n" in body:
+            return _lines(body, stream, decode, items)
+        hint = "; send many events as a JSON array, or as application/x-ndjson" if "trailing characters" in str(error) else ""
+        return Gathered(stream, rejected=[Rejected(0, _reason(error) + hint)])
+    except RecursionError:
+        return Gathered(stream, rejected=[Rejected(0, _DEEP)])
+    return Gathered(stream, [_line(body)], [id], (0,))
+
+
+_DEEP = "is nested too deeply"
+
+
+def _array(body: bytes, stream: str, id_field: str, decode: Callable[[Any], Any], items: int) -> Gathered:
+    try:
+        _check_text(body)
+        events = _arrays(id_field)(body)
+        if len(events) > items:
+            raise _too_many(items)
+        raws = _Raws.decode(body)
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        return _mixed(body, stream, decode, items)
+    except RecursionError:
+        raise Unreadable(f"the body {_DEEP}") from None
+    except msgspec.DecodeError as error:
+        raise Unreadable(str(error)) from None
+    lines = [bytes(raw) for raw in raws]
+    if b"\n" in body or b"\r" in body:
+        lines = [_line(line) for line in lines]
+    return Gathered(stream, lines, _ids(events), range(len(lines)))
+
+
+def _mixed(body: bytes, stream: str, decode: Callable[[Any], Any], items: int) -> Gathered:
+    """An array with something in it that is no event."""
+    if body.count(b",") >= items * 100:  # what is cut into so many pieces takes much more memory than the body
+        raise TooLarge(f"the body holds more than {items:,} things, and some of them are no events")
+    try:
+        raws = _Raws.decode(body)
+    except RecursionError:
+        raise Unreadable(f"the body {_DEEP}") from None
+    except msgspec.DecodeError as error:
+        raise Unreadable(str(error)) from None
+    if len(raws) > items:
+        raise _too_many(items)
+    return _each(enumerate(bytes(raw) for raw in raws), stream, decode)
+
+
+def _lines(body: bytes, stream: str, decode: Callable[[Any], Any], items: int) -> Gathered:
+    if body.count(b"\n") >= items * 2:
+        raise _too_many(items)
+    lines = [(at, stripped) for at, line in enumerate(body.split(b"\n")) if (stripped := line.strip(_WHITE))]
+    if len(lines) > items:
+        raise _too_many(items)
+    try:
+        _check_text(body)
+        ids = _ids([decode(line) for _, line in lines])
+    except (ValueError, RecursionError):
+        return _each(lines, stream, decode)
+    texts = [line for _, line in lines]
+    if b"\r" in body:
+        texts = [_line(line) for line in texts]
+    return Gathered(stream, texts, ids, [at for at, _ in lines])
+
+
+def _each(items: Any, stream: str, decode: Callable[[Any], Any]) -> Gathered:
+    """Item by item, with the reason for each that is no event."""
+    found, indexes = Gathered(stream), []
+    for at, item in items:
+        try:
+            _check_text(item)
+            id = _id(decode(item))
+        except ValueError as error:
+            found.rejected.append(Rejected(at, _reason(error)))
+        except RecursionError:
+            found.rejected.append(Rejected(at, _DEEP))
+        else:
+            found.lines.append(_line(item))
+            found.ids.append(id)
+            indexes.append(at)
+    found.indexes = indexes
+    return found
+
+
+# ---- ids ------------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(1000)
+def _struct(id_field: str) -> type[msgspec.Struct]:
+    fields: list[tuple[str, Any, Any]] = [("id", str | int | None, None)] if id_field else []
+    return msgspec.defstruct("Event", fields, rename={"id": id_field} if id_field else None, gc=False)
+
+
+@functools.lru_cache(1000)
+def _events(id_field: str) -> Callable[[Any], Any]:
+    return msgspec.json.Decoder(_struct(id_field)).decode
+
+
+@functools.lru_cache(1000)
+def _arrays(id_field: str) -> Callable[[Any], Any]:
+    return msgspec.json.Decoder(list[_struct(id_field)]).decode  # type: ignore[misc]
+
+
+def _ids(events: Sequence[Any]) -> list[str]:
+    if not events or not events[0].__struct_fields__:
+        return [""] * len(events)
+    ids = [event.id for event in events]
+    return ids if set(map(type, ids)) == {str} else [_text(id) for id in ids]
+
+
+def _id(event: Any) -> str:
+    return _text(event.id) if event.__struct_fields__ else ""
+
+
+def _text(id: str | int | None) -> str:
+    return "" if id is None else str(id)
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def _check_text(content: bytes) -> None:
+    """The decoder does not look into text that it leaves as it is."""
+    if not content.isascii():
+        content.decode()
+
+
+def _line(content: bytes) -> bytes:
+    """On one line: in JSON a line break stands between tokens, never in one."""
+    return content.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in content or b"\r" in content else content
+
+
+def _reason(error: ValueError) -> str:
+    return "is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+def _too_many(items: int) -> TooLarge:
+    return TooLarge(f"the body holds more than {items:,} events")

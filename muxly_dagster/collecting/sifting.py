@@ -1,0 +1,100 @@
+"""What of the events of a request can be kept: none too large, nested too deeply or of an id that is none; and none against its schema."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from muxly_dagster.collecting.events import Gathered, Rejected
+from muxly_dagster.collecting.limits import Limits
+
+LONGEST_ID = 255  # characters
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[{}\]]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def sift(gathered: Gathered, limits: Limits) -> None:
+    """Reject the events that go beyond a limit."""
+    lines = gathered.lines
+    if not lines:
+        return
+    bad: dict[int, str] = {}
+    if max(map(len, lines)) > limits.event:
+        bad |= {at: f"is larger than {limits.event:,} bytes" for at, line in enumerate(lines) if len(line) > limits.event}
+    for at, line in enumerate(lines):
+        # There is no use in looking closer where there are not even so many brackets.
+        if line.count(b"{") + line.count(b"[") > limits.depth and at not in bad and _depth(line) > limits.depth:
+            bad[at] = f"is nested deeper than {limits.depth} levels"
+    if max(map(len, gathered.ids)) > LONGEST_ID or not "".join(gathered.ids).isprintable():
+        for at, id in enumerate(gathered.ids):
+            if len(id) > LONGEST_ID:
+                bad.setdefault(at, f"its id is longer than {LONGEST_ID} characters")
+            elif _CONTROL.search(id):
+                bad.setdefault(at, "its id has control characters")
+    if bad:
+        gathered.rejected += [Rejected(gathered.indexes[at], reason) for at, reason in sorted(bad.items())]
+        _leave(gathered, bad)
+
+
+def refuse(gathered: Gathered, fault: Callable[[Any], str]) -> list[tuple[str, str]]:
+    """Take out the events that have a fault, which is asked about each; answers them as pairs of text and reason."""
+    faults = {at: reason for at, line in enumerate(gathered.lines) if (reason := fault(_read(line)))}
+    refused = [(gathered.lines[at].decode(), reason) for at, reason in faults.items()]
+    if faults:
+        _leave(gathered, faults)
+    return refused
+
+
+def fault_by(schema: Mapping[str, Any]) -> Callable[[Any], str]:
+    """What is wrong with an event by a JSON Schema, compiled once; "" for nothing. Nothing is fetched. Raises ValueError for no schema."""
+    import jsonschema_rs  # where no stream has a schema, nobody should wait for it
+
+    try:
+        validator = jsonschema_rs.validator_for(dict(schema), offline=True)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        raise ValueError(str(error)) from None
+
+    def fault(event: Any) -> str:
+        if validator.is_valid(event):
+            return ""
+        errors = [_told(error) for error, _ in zip(validator.iter_errors(event), range(3), strict=False)]
+        return "does not meet the JSON Schema: " + "; ".join(errors)
+
+    return fault
+
+
+def _told(error: Any) -> str:
+    place = ".".join(str(part) for part in error.instance_path)
+    return f"{place}: {error.message[:200]}" if place else str(error.message[:200])
+
+
+def _read(line: bytes) -> Any:
+    """With every number as it stands: beyond 64 bits one reader makes floats, and beyond floats another gives up."""
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)
+    return json.loads(line) if _LONG.search(line) else event
+
+
+_LONG = re.compile(rb"\d{19}")
+
+
+def _leave(gathered: Gathered, without: Mapping[int, str]) -> None:
+    kept = [at for at in range(len(gathered.lines)) if at not in without]
+    indexes: Sequence[int] = gathered.indexes
+    gathered.lines = [gathered.lines[at] for at in kept]
+    gathered.ids = [gathered.ids[at] for at in kept]
+    gathered.indexes = [indexes[at] for at in kept]
+
+
+def _depth(line: bytes) -> int:
+    depth = most = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", line)):
+        depth += 1 if bracket in b"[{" else -1
+        most = max(most, depth)
+    return most
