@@ -36,6 +36,9 @@ class Inbox(Protocol):
     def waiting(self, source: str) -> Mapping[str, int]:
         """How many events of each stream of a source wait, the refused ones among them; streams of which none does are left out."""
 
+    def ends(self, streams: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[int, int]]:
+        """The lowest and highest seq of what waits in these streams, by source and stream; those in which nothing does are left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -112,6 +115,10 @@ class OwnInbox:
         """By stream."""
         counts = {stream: sum(len(p.ids) + len(p.refused) for p in parcels) for (of, stream), parcels in self.kept.items() if of == source}
         return {stream: count for stream, count in counts.items() if count}
+
+    def ends(self, streams: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[int, int]]:
+        """The first and last."""
+        return {each: (self.kept[each][0].seq, self.kept[each][-1].seq) for each in streams if self.kept.get(each)}
 
 
 @dataclass

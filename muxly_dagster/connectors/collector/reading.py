@@ -3,7 +3,7 @@
 import datetime as dt
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,12 +68,12 @@ class _Page:
     size: int = 0
     position: Position | None = None
 
-    def add(self, parcel: Parcel, lines: list[bytes], ids: Sequence[str]) -> None:
+    def add(self, parcel: Parcel, lines: list[bytes], ids: Sequence[str], size: int) -> None:
         """Take these events of a parcel."""
         self.lines += lines
         self.ids += ids
         self.times.append((parcel.received_at, len(lines)))
-        self.size += sum(map(len, lines)) + len(lines)
+        self.size += size
 
     def leave_out(self, numbers: Collection[int]) -> None:
         """Go on without these events."""
@@ -84,31 +84,34 @@ class _Page:
 
 
 def read(inbox: Inbox, source: str, stream: str, position: Position, known: pa.Schema | None) -> Iterator[Batch]:
-    """What waits in a stream, in order, from the inbox's beginning: what is in the lake already (its run was killed before it let go)
-    is passed over and let go of.
+    """What waits in a stream, in order, from the inbox's beginning up to what had come when this began.
 
-    Ends once it has come to the end, or after some minutes: where more comes in all the time, what follows from a pull gets its turn.
+    Ends after some minutes all the same: where more comes in than can be read, what follows from a pull gets its turn.
     """
     decoder = PageDecoder(known=_as_sent(known))
     until = time.monotonic() + _LONGEST
-    at, whole = 0, True
-    while whole:
-        parcels = inbox.parcels(source, stream, at, _PAGE)
-        if not parcels:
+    for page in _pages(_news(inbox, source, stream, position), position):
+        yield _batch(decoder, page)
+        if page.position is not None and time.monotonic() >= until:
             return
+
+
+def _news(inbox: Inbox, source: str, stream: str, position: Position) -> Iterator[Parcel]:
+    """The parcels that are not in the lake. Those that are, since a run was killed before it let go of them, are let go of now."""
+    ends = inbox.ends([(source, stream)])
+    _, last = ends.get((source, stream), (0, 0))
+    at, met = 0, False
+    while at < last and (parcels := inbox.parcels(source, stream, at, _PAGE)):
         at = parcels[-1].seq
-        news = [parcel for parcel in parcels if not position.has(parcel)]
-        if not news:
+        for parcel in parcels:
+            if not position.has(parcel):
+                met = True
+                yield parcel
+        if not met:  # behind a parcel that is still to be stored, nothing can be let go of without it
             inbox.let_go(source, stream, at)
-            continue
-        for page in _pages(news, position):
-            position = page.position or position
-            yield _batch(decoder, page)
-        # Less than was asked for is all there was: what came since is for the next pull.
-        whole = sum(len(parcel.body) for parcel in parcels) >= _PAGE and time.monotonic() < until
 
 
-def _pages(parcels: Sequence[Parcel], position: Position) -> Iterator[_Page]:
+def _pages(parcels: Iterable[Parcel], position: Position) -> Iterator[_Page]:
     """Small parcels together, a large one in pieces."""
     page = _Page()
     for parcel in parcels:
@@ -119,27 +122,32 @@ def _pages(parcels: Sequence[Parcel], position: Position) -> Iterator[_Page]:
                 do="restore the inbox's database from a backup",
             )
         start = 0
-        for end in _cuts(lines, _PAGE):
-            if page.lines and page.size + sum(map(len, lines[start:end])) > _PAGE:
+        for end, size in _cuts(lines, len(parcel.body)):
+            if page.times and page.size + size > _PAGE:
                 yield page
                 page = _Page()
-            page.add(parcel, lines[start:end], parcel.ids[start:end])
+            page.add(parcel, lines[start:end], parcel.ids[start:end], size)
             start = end
             page.position = None
         page.refused += parcel.refused
+        page.size += sum(len(text) + len(reason) for text, reason in parcel.refused)
         position = page.position = position.behind(parcel)
-    yield page
+    if page.times:
+        yield page
 
 
-def _cuts(lines: Sequence[bytes], size: int) -> Iterator[int]:
-    """Where to cut lines into pieces of about this size: the ends of the pieces."""
+def _cuts(lines: Sequence[bytes], size: int) -> Iterator[tuple[int, int]]:
+    """Where to cut the lines of a parcel of this size into pieces: the end of each, and its size."""
+    if size <= _PAGE:
+        yield len(lines), size
+        return
     taken = 0
     for number, line in enumerate(lines):
-        if taken and taken + len(line) > size:
-            yield number
+        if taken and taken + len(line) > _PAGE:
+            yield number, taken
             taken = 0
         taken += len(line) + 1
-    yield len(lines)
+    yield len(lines), taken
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
@@ -160,13 +168,13 @@ def _batch(decoder: PageDecoder, page: _Page) -> Batch:
 
 def _decoded(decoder: PageDecoder, lines: Sequence[bytes]) -> pa.Table | None:
     """A row for each of these events; None where one of them cannot be read."""
-    size = sum(map(len, lines)) + 1
+    page = b"[" + b",".join(lines) + b"]"
     try:
-        decoder.decode(b"[" + b",".join(lines) + b"]")
+        decoder.decode(page)
     except (SourceError, ValueError, RecursionError):
-        decoder.flush(size)  # what was taken before it came to the trouble
+        decoder.flush(len(page))  # what was taken before it came to the trouble
         return None
-    rows, unread = decoder.flush(size)
+    rows, unread = decoder.flush(len(page))
     if not rows.num_columns and len(unread) == len(lines) and not any(map(broken_record, lines)):
         return rows  # events without any value: what the inbox knows of them is all there is
     return rows if len(rows) == len(lines) and not unread else None
