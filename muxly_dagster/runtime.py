@@ -68,8 +68,14 @@ class Runtime:
     def _around(cls, settings: Settings, assembly: Assembly, state: State) -> Self:
         lake = Lake(settings.lake_url)
         files = LakeFiles(lake.url, lake.options, settings.home / "partials")
-        services = Services(files=files, answers=KeptAnswers(settings.home / "answers"), turns=state.turns, metrics=state.metrics)
-        services = replace(services, calls=state.calls)
+        services = Services(
+            files=files,
+            answers=KeptAnswers(settings.home / "answers"),
+            turns=state.turns,
+            metrics=state.metrics,
+            inbox=state.inbox,
+            calls=state.calls,
+        )
         of_pulls = {name: replace(services, files=files.apart(name)) for name in assembly.pulls}
         return cls(settings, assembly.equipped(services, of_pulls), lake, state)
 

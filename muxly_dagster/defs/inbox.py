@@ -79,9 +79,9 @@ def inbox_sensor(assembly: Assembly) -> dg.SensorDefinition:
 
 def _waiting(runtime: Runtime, pulls: Mapping[str, Pull]) -> frozenset[str]:
     """The pulls whose events wait."""
-    sources = dict.fromkeys(pull.source for pull in pulls.values())
-    inboxes = {name: source.waiting() for name in sources if isinstance(source := runtime.assembly.sources[name], Collector)}
-    return frozenset(name for name, pull in pulls.items() if pull.stream.name in inboxes[pull.source])
+    streams = {name: (pull.source, pull.stream.name) for name, pull in pulls.items()}
+    ends = runtime.state.inbox.ends(streams.values())
+    return frozenset(name for name, stream in streams.items() if stream in ends)
 
 
 def _left_out(runtime: Runtime, now: dt.datetime) -> frozenset[str]:
