@@ -40,7 +40,7 @@ class Lines:
     """Prints lines one at a time, whichever thread brings them; remembers the last ones of each process."""
 
     def __init__(self, out: TextIO | None = None, *, verbose: bool = False) -> None:
-        self._out = out or sys.stderr
+        self._out: TextIO | None = out or sys.stderr
         self._verbose = verbose
         self._colours = self._out.isatty() and not os.environ.get("NO_COLOR")
         self._lock = threading.Lock()
@@ -73,12 +73,14 @@ class Lines:
             colour = _COLOURS.get(whose, str(31 + zlib.crc32(whose.encode()) % 6))
             head = f"\x1b[{colour}m{head}\x1b[0m"
         with self._lock:
+            if self._out is None:
+                return
             try:
                 self._out.write(f"{head}{_STEERING.sub('', line)}\n")
                 self._out.flush()
             except (OSError, ValueError):
-                # Whoever read our output is gone. The processes go on; their pipes must be emptied all the same.
-                self._out = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+                # Whoever read our output is gone. The processes go on, and their pipes must be emptied all the same.
+                self._out = None
 
 
 def calmed(line: str) -> str:
