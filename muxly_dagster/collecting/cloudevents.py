@@ -16,14 +16,18 @@ from typing import TypeVar
 
 import msgspec
 import orjson
+import xxhash
 
 from muxly_dagster.collecting.events import Gathered, Rejected, UnknownType, Unreadable
+from muxly_dagster.collecting.limits import Limits
+from muxly_dagster.collecting.tally import ORDINARY, Tally
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 
 _NAME = re.compile(r"[a-z0-9]{1,100}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _JSON = re.compile(r"[^/]+/(?:[^;]+\+)?json", re.IGNORECASE)
+_LONGEST = 200  # characters of an id
 _QUOTED = re.compile(r"\\(.)")
 _PLAIN = msgspec.json.Decoder(str | bool | int)
 
@@ -40,15 +44,17 @@ def speaks(content_type: str, headers: Mapping[str, str]) -> bool:
     return content_type.strip().lower().startswith("application/cloudevents") or "ce-specversion" in headers
 
 
-def read(body: bytes, content_type: str, headers: Mapping[str, str], stream: str) -> Gathered:
+def read(body: bytes, content_type: str, headers: Mapping[str, str], stream: str, limits: Limits = ORDINARY) -> Gathered:
     """The events of a request. The id of each is made of its source and id, which tell it from all others.
 
-    Raises Unreadable for a body that is not JSON though it should be, and UnknownType for a format other than JSON.
+    Raises Unreadable for a body that is not JSON though it should be, and UnknownType for a format other than JSON, TooLarge for too many.
     """
     gathered = Gathered(stream)
     media_type = content_type.partition(";")[0].strip().lower()
     indexes: list[int] = []
+    tally = Tally(limits)
     for number, item in enumerate(_items(body, media_type)):
+        tally.add(item or body)
         try:
             if item is None:
                 attributes, data = _binary(body, content_type.strip(), headers)
@@ -58,7 +64,7 @@ def read(body: bytes, content_type: str, headers: Mapping[str, str], stream: str
         except _Refused as refused:
             gathered.rejected.append(Rejected(number, str(refused)))
             continue
-        gathered.ids.append(f"{_printable(str(attributes['source'])).replace(' ', '%20')} {_printable(str(attributes['id']))}")
+        gathered.ids.append(_identity(str(attributes["source"]), str(attributes["id"])))
         indexes.append(number)
     gathered.indexes = indexes
     return gathered
@@ -193,6 +199,12 @@ def _line(attributes: Attributes, data: bytes) -> bytes:
     except TypeError:
         raise _Refused("a whole number has more than 64 bits") from None
     return head[:-1] + b"," + data + b"}" if data else head
+
+
+def _identity(source: str, id_: str) -> str:
+    """Both in one; where they are long, a hash of them."""
+    text = f"{_printable(source).replace(' ', '%20')} {_printable(id_)}"
+    return text if len(text) <= _LONGEST else xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def _printable(text: str) -> str:

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 import orjson
 import xxhash
 
-from muxly_dagster.collecting.events import Gathered, Rejected, Unreadable
+from muxly_dagster.collecting.events import Gathered, Rejected, TooLarge, Unreadable
+from muxly_dagster.collecting.limits import Limits
 from muxly_dagster.collecting.moments import FIRST, LAST, written
+from muxly_dagster.collecting.tally import ORDINARY, Tally
 
 PRECISIONS: Mapping[str, int] = {
     "": 1,
@@ -56,11 +58,11 @@ Heads = dict[str, tuple[str, dict[str, str]]]
 """Measurement and tags by how they are written: the lines of a request have few of them."""
 
 
-def read(body: bytes, stream: str, precision: str, now: int) -> Gathered:
+def read(body: bytes, stream: str, precision: str, now: int, limits: Limits = ORDINARY) -> Gathered:
     """The lines of a request. `now` (nanoseconds since 1970) is the time of those that have none.
 
     Their ids are hashes of what they say, since InfluxDB's clients send a batch again whose answer they did not see; a line without a time
-    has none: the same line sent again is a second measurement. Raises Unreadable for an unknown precision.
+    has none: the same line sent again is a second measurement. Raises Unreadable for an unknown precision, TooLarge.
     """
     scale = PRECISIONS.get(precision)
     if scale is None:
@@ -69,6 +71,7 @@ def read(body: bytes, stream: str, precision: str, now: int) -> Gathered:
     indexes: list[int] = []
     text = body.decode("utf-8", "surrogateescape")  # so that one line that is not UTF-8 is refused by itself
     heads: Heads = {}
+    tally = Tally(limits)
     place = number = 0
     while place < len(text):
         end = text.find("\n", place)
@@ -83,10 +86,14 @@ def read(body: bytes, stream: str, precision: str, now: int) -> Gathered:
             else:
                 point = _split(line, heads)
             event, timed = _event(point, scale, now)
+            tally.add(event)
             gathered.lines.append(event)
             gathered.ids.append(xxhash.xxh3_128_hexdigest(event) if timed else "")
             indexes.append(number)
+        except TooLarge:
+            raise
         except ValueError as error:
+            tally.add()
             gathered.rejected.append(Rejected(number, str(error)))
         number += text.count("\n", place, end) + 1
         place = end + 1

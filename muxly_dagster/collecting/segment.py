@@ -15,6 +15,8 @@ import orjson
 import xxhash
 
 from muxly_dagster.collecting.events import Gathered, Rejected, Unreadable
+from muxly_dagster.collecting.limits import Limits
+from muxly_dagster.collecting.tally import ORDINARY, Tally
 
 Type = Literal["track", "identify", "page", "screen", "group", "alias"]
 Call = Literal["track", "identify", "page", "screen", "group", "alias", "batch", "import"]
@@ -27,16 +29,17 @@ _TEXT = msgspec.json.Decoder(str)
 _Message = Mapping[str, msgspec.Raw]
 
 
-def read(body: bytes, call: Call, received_at: dt.datetime) -> tuple[list[Gathered], list[Rejected]]:
+def read(body: bytes, call: Call, received_at: dt.datetime, limits: Limits = ORDINARY) -> tuple[list[Gathered], list[Rejected]]:
     """The messages of a request by type, in their order, and those that are of none. The id of an event is its `messageId`.
 
-    Raises Unreadable for a body that is no JSON object, or for a batch without a list of messages.
+    Raises Unreadable for a body that is no JSON object, or for a batch without a list of messages, TooLarge.
     """
     content = _object(body)
     skewed = call != "import"  # history is imported with the times that it says
     received = _told(received_at)
     gathered: dict[str, tuple[Gathered, list[int]]] = {}
     rejected: list[Rejected] = []
+    tally = Tally(limits)
     many = call in ("batch", "import")
     shared: _Message = content if many else {}
     sent_at = _text(shared.get("sentAt"))
@@ -44,15 +47,19 @@ def read(body: bytes, call: Call, received_at: dt.datetime) -> tuple[list[Gather
         try:
             message = content if not many else msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         except msgspec.DecodeError:
+            tally.add()
             rejected.append(Rejected(number, "a message is a JSON object"))
             continue
         kind = _text(message.get("type")) if many else call
         if kind not in TYPES:
+            tally.add()
             rejected.append(Rejected(number, f"type is {kind[:40]!r} and none of {', '.join(TYPES)}"))
             continue
         there, indexes = gathered.setdefault(kind, (Gathered(kind), []))
         id_ = _id(message, raw)
-        there.lines.append(_line(message, kind, id_, shared, sent_at, received_at, received, skewed))
+        line = _line(message, kind, id_, shared, sent_at, received_at, received, skewed)
+        tally.add(line)
+        there.lines.append(line)
         there.ids.append(id_)
         indexes.append(number)
     for there, indexes in gathered.values():

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muxly_dagster.collecting import TooLarge, UnknownType, Unreadable, remote_write
+from muxly_dagster.collecting.limits import Limits
 from muxly_dagster.collecting.remote_write.messages import Request, WriteRequest
 from muxly_dagster.destinations.prometheus import protocol, writing
 
@@ -26,7 +27,7 @@ def compressed(message: Any) -> bytes:
 
 def read(message: Any, content_type: str = ONE) -> remote_write.Written:
     """A message as it is sent, read."""
-    return remote_write.read(compressed(message), content_type, "prometheus", 1 << 20)
+    return remote_write.read(compressed(message), content_type, "prometheus")
 
 
 def events(written: remote_write.Written) -> list[dict[str, Any]]:
@@ -148,26 +149,26 @@ def test_what_is_not_remote_write_is_told_apart() -> None:
     body = compressed(one())
     for content_type in ("application/json", "", "application/x-protobuf;proto=io.prometheus.write.v3.Request"):
         with pytest.raises(UnknownType):
-            remote_write.read(body, content_type, "p", 1000)
+            remote_write.read(body, content_type, "p")
     assert remote_write.version_of('application/x-protobuf; proto="io.prometheus.write.v2.Request"') == "2.0"
     for broken in (b"", b"abc", body[:-1], one().SerializeToString()):
         with pytest.raises(Unreadable):
-            remote_write.read(broken, ONE, "p", 1000)
+            remote_write.read(broken, ONE, "p")
 
 
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = bytes(cramjam.snappy.compress_raw(bytes(50_000_000)))
     with pytest.raises(TooLarge, match="50,000,000"):
-        remote_write.read(bomb, ONE, "p", 1_000_000)
+        remote_write.read(bomb, ONE, "p", Limits(body=1_000_000))
     with pytest.raises(Unreadable):  # it says that it is small, and is not
-        remote_write.read(b"\x05" + bomb[4:], ONE, "p", 1_000_000)
+        remote_write.read(b"\x05" + bomb[4:], ONE, "p", Limits(body=1_000_000))
 
 
 @given(st.binary(max_size=300), st.sampled_from([ONE, TWO]))
 def test_anything_is_read_rejected_or_unreadable(content: bytes, content_type: str) -> None:
     for body in (content, bytes(cramjam.snappy.compress_raw(content))):
         try:
-            written = remote_write.read(body, content_type, "p", 10_000)
+            written = remote_write.read(body, content_type, "p")
         except Unreadable:
             continue
-        assert len(written.gathered.lines) == len(written.kinds) == len(written.gathered.indexes)
+        assert len(written.gathered.lines) == len(written.gathered.indexes) == len(written.kinds) - len(written.gathered.rejected)

@@ -9,24 +9,29 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from muxly_dagster.collecting.events import Gathered, Rejected, UnknownType, Unreadable
+from muxly_dagster.collecting.limits import Limits
 from muxly_dagster.collecting.otlp import logs, metrics, spans
 from muxly_dagster.collecting.otlp.answers import Signal
 from muxly_dagster.collecting.otlp.jsonform import message
 from muxly_dagster.collecting.otlp.values import Read
+from muxly_dagster.collecting.tally import ORDINARY, Tally
 
 M = TypeVar("M", bound=Message)
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
 
-def read(body: bytes, signal: Signal, content_type: str, stream: str) -> Gathered:
-    """The events of a request; logs have no ids, but a request of the same bytes is the same one. Raises Unreadable."""
+def read(body: bytes, signal: Signal, content_type: str, stream: str, limits: Limits = ORDINARY) -> Gathered:
+    """The events of a request; logs have no ids, but a request of the same bytes is the same one. Raises Unreadable, TooLarge."""
     gathered = Gathered(stream, repeatable=signal == "logs")
     indexes: list[int] = []
+    tally = Tally(limits)
     for number, found in enumerate(_reads(body, signal, content_type)):
         if isinstance(found, str):
+            tally.add()
             gathered.rejected.append(Rejected(number, found))
         else:
+            tally.add(found[0])
             gathered.lines.append(found[0])
             gathered.ids.append(found[1])
             indexes.append(number)

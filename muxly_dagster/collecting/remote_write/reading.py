@@ -18,8 +18,10 @@ import xxhash
 from google.protobuf.message import DecodeError
 
 from muxly_dagster.collecting.events import Gathered, Rejected, TooLarge, UnknownType, Unreadable
+from muxly_dagster.collecting.limits import Limits
 from muxly_dagster.collecting.moments import written_ms
 from muxly_dagster.collecting.remote_write.messages import Request, WriteRequest
+from muxly_dagster.collecting.tally import ORDINARY, Tally
 
 Version = Literal["1.0", "2.0"]
 Kind = Literal["sample", "histogram", "exemplar"]
@@ -32,37 +34,42 @@ _TYPES = {1: "counter", 2: "gauge", 3: "histogram", 4: "gaugehistogram", 5: "sum
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A request that was read. `kinds` says of each event what it is; version 2.0 wants to know how many of each were written."""
+    """A request that was read. `kinds` says of each item what it is, None of one that is no event."""
 
     version: Version
     gathered: Gathered
-    kinds: tuple[Kind, ...]
+    kinds: tuple[Kind | None, ...]
 
     def counts(self) -> dict[str, str]:
-        """The headers that version 2.0 asks of every answer."""
-        counted = {"Samples": "sample", "Histograms": "histogram", "Exemplars": "exemplar"}
-        return {f"X-Prometheus-Remote-Write-{name}-Written": str(self.kinds.count(kind)) for name, kind in counted.items()}
+        """The headers that version 2.0 asks of every answer: how many of the events that are still gathered are of each kind."""
+        kinds = [self.kinds[index] for index in self.gathered.indexes]
+        counted: dict[str, Kind] = {"Samples": "sample", "Histograms": "histogram", "Exemplars": "exemplar"}
+        return {f"X-Prometheus-Remote-Write-{name}-Written": str(kinds.count(kind)) for name, kind in counted.items()}
 
 
-def read(body: bytes, content_type: str, stream: str, most: int) -> Written:
+def read(body: bytes, content_type: str, stream: str, limits: Limits = ORDINARY) -> Written:
     """The events of a request, compressed as it came. The id of one is a hash of all that it says: what is sent again is known for it.
 
-    `most` is how many bytes a request may have once it is decompressed. Raises Unreadable, UnknownType or TooLarge.
+    Raises Unreadable, UnknownType or TooLarge.
     """
     version = version_of(content_type)
-    content = _decompressed(body, most)
+    content = _decompressed(body, limits.body)
     gathered = Gathered(stream)
     indexes: list[int] = []
-    kinds: list[Kind] = []
+    kinds: list[Kind | None] = []
+    tally = Tally(limits)
     try:
         found = _one(WriteRequest.FromString(content)) if version == "1.0" else _two(Request.FromString(content))
     except DecodeError:
         raise Unreadable(f"the body is no protobuf of remote write {version}, or is cut off") from None
     for number, event in enumerate(found):
         if isinstance(event, str):
+            tally.add()
+            kinds.append(None)
             gathered.rejected.append(Rejected(number, event))
             continue
         kind, line = event
+        tally.add(line)
         gathered.lines.append(line)
         gathered.ids.append(xxhash.xxh3_128_hexdigest(line))
         kinds.append(kind)
