@@ -7,6 +7,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -15,6 +16,7 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 
 from muxly_dagster.api.problems import ApiError
 from muxly_dagster.api.service import Service, service_of
+from muxly_dagster.state.keys import PREFIX, WriteKey, key_hash
 
 _BEARER = HTTPBearer(auto_error=False, scheme_name="admin", description="The value of MUXLY_ADMIN_TOKEN.")
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
@@ -35,6 +37,57 @@ def admin(request: Request, _shown: Annotated[HTTPAuthorizationCredentials | Non
         return
     if not is_local(service, request):
         raise ApiError(403, "Only from this machine", "no admin token is set", do="set MUXLY_ADMIN_TOKEN where the API runs")
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who posts events: whoever has a write key, or (None) an administrator."""
+
+    key: WriteKey | None = None
+
+    def check(self, source: str, stream: str) -> None:
+        """Raises ApiError (403) for a stream that the key does not open."""
+        if self.key is not None and not self.key.opens(source, stream):
+            raise ApiError(
+                403,
+                "Not with this key",
+                f"the write key {self.key.id} is not for {source}/{stream}",
+                do=f"use a key of that stream: `muxly keys create {source} --stream {stream}` makes one",
+            )
+
+
+async def writer(request: Request, given: str = "") -> Sender:
+    """Who posts events, by a write key (`given`, or as bearer token, user name of basic, or X-Write-Key) or the admin token.
+
+    Raises ApiError (401, 403, 429), and RetryLater where the keys cannot be read.
+    """
+    service = service_of(request)
+    given = given or request.headers.get("x-write-key", "") or credentials(request)
+    known = await service.collecting.known()
+    if given:
+        if is_admin(service, given):
+            return _ADMINISTRATOR
+        hashed = key_hash(given)
+        key = known.keys.get(hashed)
+        if key is None and given.startswith(PREFIX):  # it may have been made a moment ago
+            known = await service.collecting.known(within=0.5)
+            key = known.keys.get(hashed)
+        if key is not None:
+            wait = service.collecting.rates.wait(key)
+            if wait:
+                raise ApiError(429, "Too many requests", f"the write key {key.id} may send {key.rate}", retry_after=str(wait))
+            return Sender(key)
+    if not known.guarded and not service.admin_token:
+        if is_local(service, request):
+            return _ADMINISTRATOR
+        do = "make a write key with `muxly keys create SOURCE`, and send it as `Authorization: Bearer KEY`"
+        raise ApiError(403, "Only from this machine", "there are no write keys", do=do)
+    what = "this write key is not known, or was revoked" if given else "this needs a write key"
+    do = "send `Authorization: Bearer KEY`; `muxly keys create SOURCE` makes a key"
+    raise ApiError(401, "Sign in", what, do=do, www_authenticate='Bearer realm="muxly"')
+
+
+_ADMINISTRATOR = Sender()
 
 
 def credentials(request: Request) -> str:

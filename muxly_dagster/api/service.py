@@ -10,6 +10,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from muxly_dagster.api.collecting import Collecting
 from muxly_dagster.api.reloading import Reloading
 from muxly_dagster.api.starting import Starting
 from muxly_dagster.assembly import Assembly
@@ -131,6 +132,11 @@ class Service:
         """Lets Dagster load the project anew behind the answers."""
         return Reloading(self.orchestrator)
 
+    @cached_property
+    def collecting(self) -> Collecting:
+        """Takes events in. Raises ConfigurationError for limits that are none."""
+        return Collecting(self.state, lambda: self.project.assembly, self.environ)
+
     @property
     def home(self) -> Path:
         """Where Muxly keeps its things."""
@@ -150,6 +156,8 @@ class Service:
 
     def close(self) -> None:
         """Give back what was opened."""
+        if "collecting" in vars(self):
+            self.collecting.close()
         if "starting" in vars(self):
             self.starting.close()
         if "reloading" in vars(self):

@@ -1,6 +1,7 @@
 """One thread that stores what all requests of this process bring: whatever waits goes into one transaction, so many share one sync."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -21,7 +22,7 @@ _Waiting = tuple[Post, int, "asyncio.Future[None]"]
 
 
 class Writer:
-    """Stores posts in the order in which they come. Begun by the first one; belongs to one event loop."""
+    """Stores posts in the order in which they come. Begun by the first one."""
 
     def __init__(self, inbox: SharedInbox, queue: int = QUEUE) -> None:
         self._inbox, self._most = inbox, queue
@@ -30,7 +31,6 @@ class Writer:
         self._ready = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def put(self, post: Post) -> None:
         """Store a post; durable once this returns. Raises RetryLater where that cannot be done now, and nothing was stored then."""
@@ -40,7 +40,6 @@ class Writer:
         if self._queued and self._queued + size > self._most:
             raise RetryLater("more events come in than can be stored", do="send them again, and fewer at a time", after=1)
         if self._thread is None:
-            self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, name="muxly-inbox", daemon=True)
             self._thread.start()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -90,11 +89,9 @@ class Writer:
                 return
             _log.exception("a request could not be stored")
             error = trouble
-        assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(self._answer, group, error)
-        except RuntimeError:  # the loop is closed: nobody waits for an answer any more
-            return
+        for loop in {future.get_loop() for _, _, future in group}:
+            with contextlib.suppress(RuntimeError):  # a loop that is closed: nobody waits for an answer any more
+                loop.call_soon_threadsafe(self._answer, [each for each in group if each[2].get_loop() is loop], error)
 
     def _answer(self, group: Sequence[_Waiting], error: Exception | None) -> None:
         for _, size, future in group:

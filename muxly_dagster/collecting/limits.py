@@ -7,7 +7,7 @@ from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.measures import parse_size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """`body` bytes, as they come and once they are decoded; `items`; bytes of one `event`; `depth` of nesting, 1 for a flat object."""
 

@@ -40,10 +40,10 @@ def sift(gathered: Gathered, limits: Limits) -> None:
         _leave(gathered, bad)
 
 
-def refuse(gathered: Gathered, fault: Callable[[Any], str]) -> list[tuple[str, str]]:
-    """Take out the events that have a fault, which is asked about each; answers them as pairs of text and reason."""
+def refuse(gathered: Gathered, fault: Callable[[Any], str]) -> list[tuple[int, str, str]]:
+    """Take out the events that have a fault, which is asked about each; answers the place in the request, text and reason of each."""
     faults = {at: reason for at, line in enumerate(gathered.lines) if (reason := fault(_read(line)))}
-    refused = [(gathered.lines[at].decode(), reason) for at, reason in faults.items()]
+    refused = [(gathered.indexes[at], gathered.lines[at].decode(), reason) for at, reason in faults.items()]
     if faults:
         _leave(gathered, faults)
     return refused

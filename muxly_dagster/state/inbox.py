@@ -169,6 +169,11 @@ class SharedInbox:
             for row in rows
         ]
 
+    def size(self) -> int:
+        """The bytes of all that waits."""
+        with self._reading() as connection:
+            return int(connection.scalar(sa.select(sa.func.sum(tables.inbox.c.size))) or 0)
+
     def ends(self, streams: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, int]]:
         """The lowest and highest seq of what waits in these streams; those in which nothing does are left out."""
         table, found = tables.inbox, {}

@@ -1,0 +1,202 @@
+"""Events posted to one API process, acknowledged after a durable commit: one by one and in hundreds; on SQLite and on Postgres.
+
+    python -m benchmarks.collect [--seconds 6] [--connections 64] [--only sqlite|postgres]
+
+The API is `muxly serve api`, a process of its own on the same processors. The load generator opens connections that each send a request,
+wait for its receipt, and send the next. Every event has an id of its own, a random one: what a known id costs is in the figures.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from benchmarks.measure import MUXLY
+
+SECONDS, CONNECTIONS = 6.0, 64
+SINGLE, HUNDREDS = 1, 100
+
+_PROJECT = "sources:\n  app: {connector: collector, pulls: {signups: {}}}\n"
+_EVENT = (
+    b'{"id":"%b","event":"signup","at":"2026-11-27T09:30:00.000Z","user":{"name":"Ada Lovelace","email":"ada@example.com","plan":"pro"},'
+    b'"amount":129.50,"currency":"EUR","campaign":"autumn","referrer":"https://example.com/pricing?from=newsletter","visits":17}'
+)
+
+
+@dataclass
+class Figure:
+    """Requests and events per second, latencies in milliseconds, and the most memory the API held, in MiB."""
+
+    requests: float
+    events: float
+    median: float
+    p99: float
+    peak: float
+
+
+@dataclass
+class Load:
+    """What all connections share: where to stop, and what was seen."""
+
+    until: float
+    body: Callable[[], bytes]
+    head: bytes
+    latencies: list[float] = field(default_factory=list)
+    refused: list[bytes] = field(default_factory=list)
+
+
+class Connection(asyncio.Protocol):
+    """Sends, waits for the answer, and sends the next."""
+
+    def __init__(self, load: Load, over: "asyncio.Future[None]") -> None:
+        self._load, self._over, self._got = load, over, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        head = self._got.find(b"\r\n\r\n")
+        if head < 0:
+            return
+        at = self._got.lower().find(b"content-length:", 0, head)
+        if len(self._got) < head + 4 + int(self._got[at + 15 : self._got.find(b"\r\n", at)]):
+            return
+        if not self._got.startswith(b"HTTP/1.1 202"):
+            self._load.refused.append(self._got)
+        self._got = b""
+        self._load.latencies.append(time.perf_counter() - self._sent)
+        self._send()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _send(self) -> None:
+        if time.perf_counter() > self._load.until:
+            self._transport.close()
+            return
+        body = self._load.body()
+        self._sent = time.perf_counter()
+        self._transport.write(self._load.head % len(body) + body)
+
+
+def bodies(events: int) -> Callable[[], bytes]:
+    """Makes bodies of so many events whose ids nobody has sent before."""
+    if events == 1:
+        return lambda: _EVENT % os.urandom(16).hex().encode()
+    template = b"[" + b",".join([_EVENT] * events) + b"]"
+
+    def body() -> bytes:
+        random = os.urandom(16 * events).hex().encode()
+        return template % tuple(random[at : at + 32] for at in range(0, len(random), 32))
+
+    return body
+
+
+@contextlib.contextmanager
+def served(database: str = "", **environ: str) -> Iterator[tuple[int, int]]:
+    """An API with an empty inbox; yields its port and process id."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "muxly.yaml").write_text(_PROJECT)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MUXLY", "DAGSTER"))}
+        said = inherited | {"MUXLY_PROJECT": folder, "MUXLY_HOME": f"{folder}/home", "MUXLY_DATABASE_URL": database} | environ
+        process = subprocess.Popen([*MUXLY, "serve", "api", "--port", str(port)], env=said, stderr=subprocess.DEVNULL)
+        try:
+            _ready(process, port)
+            yield port, process.pid
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _ready(process: "subprocess.Popen[bytes]", port: int) -> None:
+    while process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz"):
+            return
+        time.sleep(0.1)
+    raise RuntimeError("the API did not start")
+
+
+def measured(port: int, pid: int, events: int, seconds: float = SECONDS, connections: int = CONNECTIONS) -> Figure:
+    """What one API takes. Raises RuntimeError where it refused anything."""
+    import uvloop
+
+    head = (
+        f"POST /v1/collect/app/signups HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: generator\r\n"
+        "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    ).encode()
+
+    async def run(for_seconds: float) -> tuple[Load, float]:
+        loop = asyncio.get_running_loop()
+        began = time.perf_counter()
+        load = Load(began + for_seconds, bodies(events), head)
+        over = [loop.create_future() for _ in range(connections)]
+        for each in over:
+            await loop.create_connection(lambda each=each: Connection(load, each), "127.0.0.1", port)  # type: ignore[misc]
+        await asyncio.gather(*over)
+        return load, time.perf_counter() - began
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(1.0))  # connections, caches and pages are warm from here on
+        load, took = runner.run(run(seconds))
+    if load.refused:
+        raise RuntimeError(f"{len(load.refused)} requests were refused, such as {load.refused[0]!r}")
+    found = sorted(load.latencies)
+    rate = len(found) / took
+    return Figure(rate, rate * events, found[len(found) // 2] * 1000, found[int(len(found) * 0.99)] * 1000, peak(pid))
+
+
+def peak(pid: int) -> float:
+    """The most memory a process has held, in MiB."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """An empty database of a Postgres of its own, which syncs what it commits."""
+    from muxly_dagster_tests.peers import postgres as server
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        address = server.shared(Path(folder), buffers="128MB")
+        stack.callback(server.stop, Path(folder))
+        yield stack.enter_context(server.fresh_database(address))
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument("--only", choices=["sqlite", "postgres"])
+    arguments = parser.parse_args()
+    for name in ("sqlite", "postgres"):
+        if arguments.only not in (None, name):
+            continue
+        with postgres() if name == "postgres" else contextlib.nullcontext("") as url:
+            for events in (SINGLE, HUNDREDS):
+                with served(url) as (port, pid):
+                    figure = measured(port, pid, events, arguments.seconds, arguments.connections)
+                print(
+                    f"{name:9} {events:4} a request: {figure.requests:8,.0f} requests/s {figure.events:9,.0f} events/s, "
+                    f"median {figure.median:5.1f} ms, p99 {figure.p99:5.1f} ms, peak {figure.peak:.0f} MiB",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

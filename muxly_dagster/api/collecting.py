@@ -1,0 +1,239 @@
+"""How events come in, whatever a sender's protocol: a body within limits, events of known streams, one durable commit, a receipt.
+
+A route reads the body (`body`), has it read into `Gathered` by one of `muxly_dagster.collecting`, and gives these to `accept`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TypeVar
+
+import anyio.to_thread
+import orjson
+import xxhash
+from starlette.requests import ClientDisconnect, Request
+
+from muxly_dagster.api import receipts
+from muxly_dagster.api.known import Known, Looking, Taking
+from muxly_dagster.api.problems import ApiError, not_found
+from muxly_dagster.api.rates import Rates
+from muxly_dagster.api.storing import Storing
+from muxly_dagster.api.writing import Writer
+from muxly_dagster.assembly import Assembly
+from muxly_dagster.collecting import Gathered, TooLarge, UnknownType, Unreadable
+from muxly_dagster.collecting.encodings import ACCEPTED, decoded
+from muxly_dagster.collecting.limits import Limits, size_of
+from muxly_dagster.collecting.sifting import refuse, sift
+from muxly_dagster.errors import RetryLater
+from muxly_dagster.project.checks import did_you_mean
+from muxly_dagster.state import State
+from muxly_dagster.state.posts import Part, Post, request_mark
+
+INBOX = 10 << 30
+"""Bytes that wait in the inbox until no more are taken, unless MUXLY_INBOX_BYTES says otherwise."""
+
+_BODIES = 256 << 20  # bytes of bodies that are held in memory at a time
+_LARGE = 128 << 10  # bytes: a body of that size is read in a thread, so that others do not wait for it
+_AT_ONCE = 4
+
+T = TypeVar("T")
+"""What a reader makes of a body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A receipt, and whether it is that of an earlier request which this one repeats; `upto` are the parcels that hold the events."""
+
+    receipt: dict[str, Any]
+    replayed: bool = False
+    upto: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+class Collecting:
+    """What all collecting routes of one process share."""
+
+    def __init__(self, state: State, assembly: Callable[[], Assembly], environ: Mapping[str, str]) -> None:
+        self.limits = Limits.from_environ(environ)
+        self._most = size_of(environ, "MUXLY_INBOX_BYTES", INBOX)
+        self.writer = Writer(state.inbox)
+        self.storing = Storing(state.inbox)
+        self.rates = Rates()
+        self._looking = Looking(state, assembly)
+        self.held = 0
+        self._large: anyio.CapacityLimiter | None = None
+
+    async def known(self, within: float | None = None) -> Known:
+        """Streams and keys. Raises RetryLater where the database cannot be asked."""
+        return await (self._looking.known() if within is None else self._looking.known(within))
+
+    def hold(self) -> "Hold":
+        """What one request holds in memory, to be opened around reading its body and whatever is made of it."""
+        return Hold(self)
+
+    async def body(self, request: Request, hold: "Hold") -> bytes:
+        """The body of a request, with its content coding undone.
+
+        Raises ApiError (400, 413, 415) for one that cannot be used, RetryLater where too many are held.
+        """
+        most, length = self.limits.body, 0
+        said = request.headers.get("content-length", "")
+        if said.isdecimal() and int(said[:20]) > most:
+            raise _too_large(f"the body has more than {most:,} bytes")
+        pieces: list[bytes] = []
+        try:
+            async for piece in request.stream():
+                length += len(piece)
+                if length > most:
+                    raise _too_large(f"the body has more than {most:,} bytes")
+                hold.add(len(piece))
+                pieces.append(piece)
+        except ClientDisconnect:
+            raise ApiError(400, "The request broke off") from None
+        body = pieces[0] if len(pieces) == 2 and not pieces[1] else b"".join(pieces)
+        encoding = request.headers.get("content-encoding", "")
+        if encoding:
+            body = await self.read(length * 4, lambda: decoded(body, encoding, most))
+            hold.add(len(body))
+        return body
+
+    async def read(self, size: int, reader: Callable[[], T]) -> T:
+        """What a reader makes of a body of so many bytes: at once, or in a thread where it takes long. Raises ApiError (400, 413, 415)."""
+        try:
+            if size < _LARGE:
+                return reader()
+            if self._large is None:
+                self._large = anyio.CapacityLimiter(_AT_ONCE)
+            return await anyio.to_thread.run_sync(reader, limiter=self._large)
+        except TooLarge as error:
+            raise _too_large(str(error)) from None
+        except UnknownType as error:
+            raise ApiError(415, "Unsupported media type", str(error), accept_encoding=ACCEPTED) from None
+        except Unreadable as error:
+            raise ApiError(400, "The body cannot be read", str(error), do="correct it; nothing of it was kept") from None
+
+    async def taking(self, source: str, stream: str) -> Taking:
+        """How events of a stream are taken. Raises ApiError (404) for a stream that no pull reads."""
+        found = (await self.known()).streams.get((source, stream))
+        if found is None:
+            known = await self.known(within=0.5)  # it may have been declared a moment ago
+            found = known.streams.get((source, stream))
+            if found is None:
+                raise _no_stream(known, source, stream)
+        return found
+
+    async def accept(
+        self,
+        source: str,
+        gathered: Sequence[Gathered],
+        *,
+        body: bytes = b"",
+        key: str = "",
+        place: str = "",
+        ids: bool = False,
+    ) -> Accepted:
+        """Store events; they are durable when this returns.
+
+        `key` is the request's Idempotency-Key, which counts for a `place` (such as the stream) of the source; `body` what was sent with
+        it. Raises ApiError (400) where nothing can be taken, (404) for unknown streams, (422) for a key that came with another body;
+        RetryLater where nothing can be stored now.
+        """
+        known = await self.known()
+        if known.size > self._most:
+            raise RetryLater(
+                f"the inbox holds more than {self._most:,} bytes that nobody has pulled",
+                do="see that the pulls of the collector run; MUXLY_INBOX_BYTES sets the limit",
+                after=10,
+            )
+        takings = [await self.taking(source, each.stream) for each in gathered]
+        size = sum(sum(map(len, each.lines)) for each in gathered)
+        parts, errors = await self.read(size, lambda: self._parts(gathered, takings))
+        if not any(part.lines or part.refused for part in parts):
+            rejected = [(each.index, each.reason) for part in gathered for each in part.rejected]
+            if rejected:
+                raise _nothing(rejected)
+            return Accepted(receipts.write([], gathered, ()))
+        post = Post(source, parts)
+        if key or (body and all(each.repeatable and not any(each.ids) for each in gathered)):
+            post.fingerprint = xxhash.xxh3_128_digest(body)
+            post.key = request_mark(source, place, f"key:{key}" if key else f"body:{post.fingerprint.hex()}")
+            post.receipt = lambda post: receipts.to_json(receipts.write(post.kept, gathered, errors)).decode()
+        await self.writer.put(post)
+        if post.earlier is not None:
+            return _earlier(post, gathered)
+        said = receipts.write(post.kept, gathered, errors)
+        if ids:
+            said["ids"] = [id for part in parts for id in part.ids]
+        upto = {(source, part.stream): kept.seq for part, kept in zip(parts, post.kept, strict=True)}
+        return Accepted(said, upto=upto)
+
+    def close(self) -> None:
+        """Store what waits."""
+        self.writer.close()
+
+    def _parts(self, gathered: Sequence[Gathered], takings: Sequence[Taking]) -> tuple[list[Part], list[tuple[int, str]]]:
+        parts, errors = [], []
+        for each, taking in zip(gathered, takings, strict=True):
+            sift(each, self.limits)
+            refused = refuse(each, taking.fault) if taking.fault is not None else []
+            errors += [(index, reason) for index, _, reason in refused]
+            parts.append(Part.of(each, [(text, reason) for _, text, reason in refused]))
+        return parts, errors
+
+
+class Hold:
+    """Counts what one request holds; gives it back at the end of its `with`."""
+
+    __slots__ = ("_collecting", "_size")
+
+    def __init__(self, collecting: Collecting) -> None:
+        self._collecting, self._size = collecting, 0
+
+    def add(self, size: int) -> None:
+        """So many bytes more. Raises RetryLater where all requests together hold too many."""
+        if self._collecting.held + size > _BODIES:
+            raise RetryLater("too many bodies are being read", do="send it again, and less at a time", after=1)
+        self._collecting.held += size
+        self._size += size
+
+    def __enter__(self) -> "Hold":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._collecting.held -= self._size
+
+
+def _earlier(post: Post, gathered: Sequence[Gathered]) -> Accepted:
+    assert post.earlier is not None
+    fingerprint, receipt = post.earlier
+    if fingerprint != post.fingerprint:
+        raise ApiError(
+            422,
+            "This key was used",
+            "another body came with this Idempotency-Key before",
+            do="use a new key for new events, and the same one only to repeat a request",
+        )
+    upto = {(post.source, each.stream): 0 for each in gathered}
+    return Accepted(orjson.loads(receipt), replayed=True, upto=upto)
+
+
+def _too_large(what: str) -> ApiError:
+    return ApiError(413, "Too large", what, do="send less at a time")
+
+
+def _nothing(rejected: Sequence[tuple[int, str]]) -> ApiError:
+    said = receipts.told(rejected)
+    what = said[0]["reason"] if len(rejected) == 1 else f"none of the {len(rejected)} items can be taken"
+    return ApiError(400, "Nothing in it is an event", what, do="correct the items; nothing was kept", errors=said)
+
+
+def _no_stream(known: Known, source: str, stream: str) -> ApiError:
+    sources = known.sources()
+    if source not in sources:
+        near = did_you_mean(source, sources) if sources else ""
+        return not_found(
+            f"no collector named {source} is in the project",
+            near or f"add it to muxly.yaml: `sources: {{{source}: {{connector: collector, pulls: {{{stream}: {{}}}}}}}}`",
+        )
+    return not_found(
+        f"no pull of {source} reads the stream {stream}", f"add it to muxly.yaml, under `sources: {source}: pulls:`, as `{stream}: {{}}`"
+    )
