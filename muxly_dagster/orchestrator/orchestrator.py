@@ -200,6 +200,8 @@ class Orchestrator:
     def _instance(self) -> dg.DagsterInstance:
         with self._lock:
             if self._opened is None:
+                if not self._home.is_dir():
+                    raise RetryLater(f"Dagster's home {self._home} is not there", do="start Dagster by `muxly dev` or `muxly serve`")
                 self._opened = dg.DagsterInstance.from_config(str(self._home))
             return self._opened
 

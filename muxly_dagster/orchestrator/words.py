@@ -17,6 +17,7 @@ IMPLICIT_JOB = "__ASSET_JOB"
 
 STATUSES: Mapping[DagsterRunStatus, Status] = {
     DagsterRunStatus.QUEUED: "queued",
+    DagsterRunStatus.SUSPENDED: "queued",
     DagsterRunStatus.NOT_STARTED: "starting",
     DagsterRunStatus.MANAGED: "starting",
     DagsterRunStatus.STARTING: "starting",
@@ -52,6 +53,7 @@ _PLAIN = {
     Type.RUN_CANCELING: "is being canceled",
     Type.RUN_CANCELED: "was canceled",
 }
+_BOILERPLATE = frozenset({None, "", "Sending run termination request.", "Canceling run from the queue."})
 _FAILED = frozenset({Type.RUN_FAILURE, Type.STEP_FAILURE, Type.RESOURCE_INIT_FAILURE, Type.HOOK_ERRORED})
 _OUR_ERROR = re.compile(r"^(muxly_dagster\.errors\.\w+|dagster\._core\.definitions\.events\.Failure): ")
 
@@ -124,7 +126,8 @@ def in_words(error: SerializableErrorInfo) -> tuple[str, bool]:
 def _told(event: dg.DagsterEvent) -> tuple[str, str]:
     """The message of an event, and a stack trace where the message does not say it all."""
     if event.event_type in _PLAIN:
-        return _PLAIN[event.event_type], ""
+        why = f": {event.message}" if event.event_type == Type.RUN_CANCELING and event.message not in _BOILERPLATE else ""
+        return f"{_PLAIN[event.event_type]}{why}", ""
     if event.event_type == Type.STEP_START:
         return f"{event.step_key} has started", ""
     if event.event_type == Type.STEP_SUCCESS:

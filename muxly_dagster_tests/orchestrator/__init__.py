@@ -1,0 +1,1 @@
+"""Tests of Dagster as the rest of the house sees it."""
