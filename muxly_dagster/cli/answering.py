@@ -17,6 +17,7 @@ from muxly_dagster.orchestrator import Orchestrator
 from muxly_dagster.serving import addresses, home
 from muxly_dagster.serving.processes import DEFAULT_CODE_PORT
 from muxly_dagster.settings import Settings
+from muxly_dagster.state import State
 
 SECONDS_TO_FINISH = 10
 """For requests that are under way when the API is asked to end."""
@@ -65,19 +66,16 @@ def serve(listener: socket.socket, environ: Mapping[str, str], *, proxies: str, 
         gc.unfreeze()
 
 
-def check_host(host: str, *, guarded: bool) -> None:
-    """Raise ConfigurationError for an address that others reach where nothing says who may use the API."""
-    if guarded or addresses.is_loopback(host):
-        return
-    raise ConfigurationError(
-        f"there is neither an admin token nor a write key, so the API listens on this machine only, and not on {host}",
-        do="set MUXLY_ADMIN_TOKEN to a long random value (such as what `openssl rand -hex 32` prints), or leave --host out",
-    )
-
-
 def is_guarded(environ: Mapping[str, str]) -> bool:
-    """Whether there is something to sign in with: the admin token, or a write key."""
-    return bool(environ.get("MUXLY_ADMIN_TOKEN"))
+    """Whether there is something to sign in with: the admin token, or a write key. Raises MuxlyError where the state cannot be read."""
+    if environ.get("MUXLY_ADMIN_TOKEN"):
+        return True
+    settings = Settings.from_environ(environ)
+    state = State.open(settings.database_url, settings.home)
+    try:
+        return any(key.revoked_at is None for key in state.keys.all())
+    finally:
+        state.close()
 
 
 def inherited(fd: int) -> socket.socket:

@@ -58,7 +58,7 @@ def prepared(environ: Mapping[str, str]) -> dict[str, Any]:
             "warnings": [str(warning) for warning in assembly.warnings],
             "collect": [f"/v1/collect/{source}/{stream}" for source, stream in dict.fromkeys(collected)],
             "hooks": [f"/v1/hooks/{name}" for name, job in assembly.jobs.items() if job.webhook is not None],
-            "write_keys": False,
+            "write_keys": any(key.revoked_at is None for key in runtime.state.keys.all()),
         }
 
 

@@ -64,7 +64,7 @@ def api(
         answering.serve(answering.inherited(fd), os.environ, proxies=behind, access_log=access_log, quiet=True)
         return
     guarded = answering.is_guarded(os.environ)
-    answering.check_host(host, guarded=guarded)
+    addresses.check_guarded(host, guarded=guarded)
     with addresses.listening(host, port, do="take another one: `muxly serve api --port 8001`") as listener:
         if not guarded:
             terminal.say("there is neither an admin token nor a write key: the API answers this machine only")

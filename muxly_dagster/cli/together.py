@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 
-from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.serving import addresses, home, processes
 from muxly_dagster.serving.lines import Lines
 from muxly_dagster.serving.processes import Process
@@ -63,7 +62,7 @@ def run(plan: Plan) -> None:
             "PYTHONWARNINGS": plan.environ.get("PYTHONWARNINGS", "ignore"),
         }
         prepared = prepare(environ, lines)
-        _check_guard(plan, environ, prepared)
+        addresses.check_guarded(plan.host, guarded=bool(environ.get("MUXLY_ADMIN_TOKEN") or prepared["write_keys"]))
         for line in [*prepared["done"], *(f"warning: {warning}" for warning in prepared["warnings"])]:
             lines.say(line)
         workspace = home.write_workspace(folder, _CODE_HOST, code_port)
@@ -95,15 +94,6 @@ def prepare(environ: Mapping[str, str], lines: Lines) -> dict[str, Any]:
         raise typer.Exit(done.returncode)  # it has said why
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def _check_guard(plan: Plan, environ: Mapping[str, str], prepared: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError where others could reach an API that nobody has to sign in to."""
-    if not (environ.get("MUXLY_ADMIN_TOKEN") or prepared["write_keys"] or addresses.is_loopback(plan.host)):
-        raise ConfigurationError(
-            f"there is neither an admin token nor a write key, so the API listens on this machine only, and not on {plan.host}",
-            do="set MUXLY_ADMIN_TOKEN to a long random value (such as what `openssl rand -hex 32` prints), or leave --host out",
-        )
 
 
 @dataclass(frozen=True)

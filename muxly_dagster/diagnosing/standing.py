@@ -79,8 +79,11 @@ def guarded(subject: Subject) -> Sequence[Finding]:
     name = "guard of the API"
     if subject.environ.get("MUXLY_ADMIN_TOKEN"):
         return [Finding(name, "ok", "an admin token is set")]
+    if subject.runtime is None:
+        return [Finding(name, "skipped", "the project is not loaded")]
+    keys = sum(key.revoked_at is None for key in subject.runtime.state.keys.all())
     what = "no admin token is set: administrators can use the API on this machine only"
-    return [Finding(name, "ok", what)]
+    return [Finding(name, "ok", f"{what}; {keys} write {'key' if keys == 1 else 'keys'}")]
 
 
 def lags(subject: Subject) -> Sequence[Finding]:

@@ -48,6 +48,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def check_guarded(host: str, *, guarded: bool) -> None:
+    """Raise ConfigurationError for an address that others reach where nothing says who may use the API."""
+    if guarded or is_loopback(host):
+        return
+    raise ConfigurationError(
+        f"there is neither an admin token nor a write key, so the API listens on this machine only, and not on {host}",
+        do="set MUXLY_ADMIN_TOKEN to a long random value (such as what `openssl rand -hex 32` prints), or leave --host out",
+    )
+
+
 def url(host: str, port: int) -> str:
     """How a browser on this machine opens it."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)

@@ -38,13 +38,9 @@ def prepare(folder: Path) -> str:
 
     One process at a time: several that open a fresh home in SQLite race on its migrations.
     """
-    lock = FileLock(folder / "prepare.lock", timeout=_SECONDS_FOR_ANOTHER)
-    try:
-        with usable_folder(folder), lock:
-            return _prepared(folder)
-    except Timeout:
-        what = f"another process has been preparing {folder} for {_SECONDS_FOR_ANOTHER} seconds"
-        raise BusyError(what, do="wait until it is through, or end it") from None
+    what = f"another process has been preparing {folder} for {_SECONDS_FOR_ANOTHER} seconds"
+    with _locked(folder, "prepare", _SECONDS_FOR_ANOTHER, BusyError(what, do="wait until it is through, or end it")):
+        return _prepared(folder)
 
 
 def _prepared(folder: Path) -> str:
@@ -83,13 +79,23 @@ def opened(folder: Path) -> Iterator["dg.DagsterInstance"]:
 @contextlib.contextmanager
 def held(folder: Path, what: str) -> Iterator[None]:
     """Keep others from running the same on this home; a process that dies lets go at once. Raises BusyError when somebody has it."""
+    do = "stop that one first, or give this one a home of its own with MUXLY_HOME"
+    with _locked(folder, what, 0, BusyError(f"another {what} runs on {folder}", do=do)):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str, seconds: float, busy: BusyError) -> Iterator[None]:
+    lock = FileLock(folder / f"{name}.lock", timeout=seconds)
+    with usable_folder(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise busy from None
     try:
-        with usable_folder(folder), FileLock(folder / f"{what}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise BusyError(
-            f"another {what} runs on {folder}", do="stop that one first, or give this one a home of its own with MUXLY_HOME"
-        ) from None
+        yield
+    finally:
+        lock.release()
 
 
 def write_workspace(folder: Path, host: str, port: int) -> Path:
