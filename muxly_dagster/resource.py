@@ -59,6 +59,11 @@ class MuxlyResource(dg.ConfigurableResource[Any]):
             resource_context=None,
         )
 
+    @classmethod
+    def _is_cm_resource_cls(cls) -> bool:
+        """Nothing is opened for a run. Dagster would look among the fields, in a way that warns where a class has none."""
+        return False
+
     def _initialize_and_run(self, context: Any) -> Self:
         """Hand the live object to assets: Dagster would rebuild it from the masked form."""
         return self

@@ -39,7 +39,7 @@ def starts_sensor(assembly: Assembly, jobs: Iterable[Any]) -> dg.SensorDefinitio
         description="Starts jobs whose webhook was called, and others that are due, where nobody else has.",
     )
     def start(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        now = dt.datetime.now(dt.UTC)
+        now = _now()
         with dagster_errors():
             state: State = context.resources.muxly.runtime.state
             due = [each for each in state.starts.due(now) if each.job in known]
@@ -55,6 +55,10 @@ def _requests(state: State, instance: dg.DagsterInstance, due: Iterable[Start], 
             continue
         if state.starts.submitted(start.id, now):
             yield _request(start)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _request(start: Start) -> dg.RunRequest:
