@@ -45,7 +45,7 @@ def _by_name(value: Any) -> Any:
         value = {"kind": value}
     if isinstance(kind, BaseModel):
         return kind
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, n=1)
         known = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
         raise PydanticCustomError("scheme", "is not a scheme that webhooks are signed by; {known}", {"known": known})
