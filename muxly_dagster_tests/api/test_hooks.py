@@ -15,9 +15,11 @@ import pytest
 from muxly_dagster.errors import ConfigurationError, RetryLater
 from muxly_dagster.intake import Call
 from muxly_dagster.state import START
-from muxly_dagster_tests.api.callers import NEXT_SECRET, SECRET, SENDERS, WRONG_SECRET, Recorder, Sender, called, post
+from muxly_dagster_tests.api.called import Recorder, called, post
+from muxly_dagster_tests.api.callers import NEXT_SECRET, SECRET, SENDERS, WRONG_SECRET, Sender, project
 from muxly_dagster_tests.api.shop import Shop
 
+PROJECT = project()
 ADDRESS = "/v1/hooks/{job}"
 
 
@@ -28,7 +30,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Iterator[Shop]:
-    with called(tmp_path_factory.mktemp("called"), recorder) as shop:
+    with called(tmp_path_factory.mktemp("called"), recorder, PROJECT) as shop:
         yield shop
 
 
@@ -187,7 +189,7 @@ def test_slack_hears_its_challenge_once_it_has_proven_itself(shop: Shop) -> None
 def test_hubspot_signs_the_address_that_it_calls(tmp_path: Path) -> None:
     """Where no public address is set, it is the request's own."""
     sender = SENDERS["hubspot"]
-    with called(tmp_path, Recorder(), MUXLY_PUBLIC_URL="") as shop:
+    with called(tmp_path, Recorder(), PROJECT, MUXLY_PUBLIC_URL="") as shop:
         assert send(shop, sender, "evt_1").status_code == 401
         body, at = sender.body("evt_1"), str(int(time.time()) * 1000)
         url = "http://muxly.example/v1/hooks/hubspot?a=%2F"
@@ -222,7 +224,7 @@ def test_a_body_that_is_too_large_is_not_read(shop: Shop) -> None:
 
 def test_calls_of_a_burst_start_one_run_and_those_behind_its_beginning_another(tmp_path: Path) -> None:
     github, recorder = SENDERS["github"], Recorder()
-    with called(tmp_path, recorder) as shop:
+    with called(tmp_path, recorder, PROJECT) as shop:
         starts = [send(shop, github, f"burst-{number}").json()["start"] for number in range(5)]
         assert len(list(filter(None, starts))) == 1 and starts[0]
         settled(shop)
@@ -241,7 +243,7 @@ def test_calls_of_a_burst_start_one_run_and_those_behind_its_beginning_another(t
 @pytest.mark.parametrize("trouble", [RetryLater("Dagster is down"), ConfigurationError("no such job"), RuntimeError("a bug")])
 def test_what_dagster_does_not_take_is_left_to_the_sensor(tmp_path: Path, trouble: Exception) -> None:
     recorder = Recorder(troubles=[trouble])
-    with called(tmp_path, recorder) as shop:
+    with called(tmp_path, recorder, PROJECT) as shop:
         answer = send(shop, SENDERS["github"], "evt_1")
         assert answer.status_code == 202
         settled(shop)
@@ -253,7 +255,7 @@ def test_what_dagster_does_not_take_is_left_to_the_sensor(tmp_path: Path, troubl
 def test_the_answer_does_not_wait_for_dagster(tmp_path: Path) -> None:
     recorder = Recorder()
     recorder.may_answer.clear()
-    with called(tmp_path, recorder) as shop:
+    with called(tmp_path, recorder, PROJECT) as shop:
         assert send(shop, SENDERS["github"], "evt_1").status_code == 202
         assert recorder.asked == []
         recorder.may_answer.set()
@@ -263,7 +265,7 @@ def test_the_answer_does_not_wait_for_dagster(tmp_path: Path) -> None:
 
 def test_a_paused_job_keeps_its_calls_for_later(tmp_path: Path) -> None:
     recorder = Recorder()
-    with called(tmp_path, recorder) as shop:
+    with called(tmp_path, recorder, PROJECT) as shop:
         state = shop.service.state
         state.jobs.pause("github", paused=True)
         assert send(shop, SENDERS["github"], "evt_1").status_code == 202
@@ -277,7 +279,7 @@ def test_a_paused_job_keeps_its_calls_for_later(tmp_path: Path) -> None:
 def test_the_same_call_at_two_processes_of_the_api_starts_one_run(tmp_path: Path) -> None:
     one, two = Recorder(), Recorder()
     github = SENDERS["github"]
-    with called(tmp_path, one) as first, called(tmp_path, two) as second:
+    with called(tmp_path, one, PROJECT) as first, called(tmp_path, two, PROJECT) as second:
         assert [send(api, github, "evt_1").json()["known"] for api in (first, second, first)] == [False, True, True]
         assert send(second, github, "evt_2").json()["start"] == ""
         settled(first)

@@ -104,7 +104,7 @@ def die(*_: Any, **__: Any) -> Any:
 def call_and_die(folder: Path, point: str, delivery: str) -> None:
     """Be called as the API, and be killed between the call's commit and Dagster."""
     from muxly_dagster.state.starts import Starts
-    from muxly_dagster_tests.api.callers import Recorder, called, post
+    from muxly_dagster_tests.api.called import Recorder, called, post
 
     class Dying(Recorder):
         submit = die
