@@ -7,6 +7,7 @@ from pathlib import Path
 from muxly_dagster import catalog as built_in
 from muxly_dagster import sandbox
 from muxly_dagster.assembly.building import Place, build, parse_step, placed
+from muxly_dagster.assembly.calls import unheard
 from muxly_dagster.assembly.jobs import declared_jobs, made_jobs
 from muxly_dagster.assembly.parts import Assembly, Pull, Target, Transform
 from muxly_dagster.assembly.routes import route_targets
@@ -58,12 +59,13 @@ def _with_made(assembly: Assembly, made: Sequence[StoredJob], environ: Mapping[s
         for problems in unfit.values()
         for problem in problems
     )
+    jobs = {**assembly.jobs, **jobs}
     return dataclasses.replace(
         assembly,
-        jobs={**assembly.jobs, **jobs},
+        jobs=jobs,
         told={**assembly.told, **told},
         unfit=unfit,
-        warnings=(*assembly.warnings, *warnings),
+        warnings=(*assembly.warnings, *warnings, *unheard(assembly.project, assembly.pulls, jobs)),
     )
 
 
