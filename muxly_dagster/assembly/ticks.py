@@ -12,7 +12,7 @@ def upcoming(spec: JobSpec, after: dt.datetime) -> Iterator[dt.datetime]:
     """The moments (UTC) behind this one, without end; none where the job has no cron.
 
     By the clock of the job's time zone: what falls into the hour that is skipped in spring comes right behind it, and what falls into the
-    hour that comes twice in autumn comes once; `*` in the field of hours means every hour that there is.
+    hour that comes twice in autumn comes once, the second time; `*` in the field of hours means every hour that there is.
     """
     if spec.cron:
         start = int(after.timestamp()) + 1

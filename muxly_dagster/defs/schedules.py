@@ -6,6 +6,7 @@ Dagster evaluates only the newest of the ticks that came while its daemon was do
 
 import datetime as dt
 import uuid
+from collections.abc import Iterator
 
 import dagster as dg
 import xxhash
@@ -32,7 +33,11 @@ _DEALT_WITH = [TickStatus.SUCCESS, TickStatus.SKIPPED]
 def job_schedule(name: str, spec: JobSpec, job: dg.JobDefinition | object) -> dg.ScheduleDefinition:
     """The schedule `NAME_schedule`. It leaves out what comes while the job is paused."""
 
-    def evaluate(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    def evaluate(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        result = decide(context)
+        yield from result if isinstance(result, list) else (result,)
+
+    def decide(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         now, tick = dt.datetime.now(dt.UTC), context.scheduled_execution_time.astimezone(dt.UTC)
         if spec.catch_up == "none" and now - tick > IN_TIME:
             return dg.SkipReason(f"it is too late: it was due at {_said(tick)}, and `catch_up: none` makes up for nothing")
