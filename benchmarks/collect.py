@@ -34,12 +34,14 @@ _EVENT = (
 
 @dataclass
 class Figure:
-    """Requests and events per second, latencies in milliseconds, and the most memory the API held, in MiB."""
+    """Requests and events per second, latencies in milliseconds, processor seconds of the API for each thousand requests, and the most
+    memory it held, in MiB."""
 
     requests: float
     events: float
     median: float
     p99: float
+    cpu: float
     peak: float
 
 
@@ -152,12 +154,22 @@ def measured(port: int, pid: int, events: int, seconds: float = SECONDS, connect
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(1.0))  # connections, caches and pages are warm from here on
+        before = cpu(pid)
         load, took = runner.run(run(seconds))
+        used = cpu(pid) - before
     if load.refused:
         raise RuntimeError(f"{len(load.refused)} requests were refused, such as {load.refused[0]!r}")
     found = sorted(load.latencies)
     rate = len(found) / took
-    return Figure(rate, rate * events, found[len(found) // 2] * 1000, found[int(len(found) * 0.99)] * 1000, peak(pid))
+    return Figure(
+        rate, rate * events, found[len(found) // 2] * 1000, found[int(len(found) * 0.99)] * 1000, used / len(found) * 1000, peak(pid)
+    )
+
+
+def cpu(pid: int) -> float:
+    """The processor seconds that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak(pid: int) -> float:
@@ -193,7 +205,7 @@ def main() -> None:
                     figure = measured(port, pid, events, arguments.seconds, arguments.connections)
                 print(
                     f"{name:9} {events:4} a request: {figure.requests:8,.0f} requests/s {figure.events:9,.0f} events/s, "
-                    f"median {figure.median:5.1f} ms, p99 {figure.p99:5.1f} ms, peak {figure.peak:.0f} MiB",
+                    f"median {figure.median:5.1f} ms, p99 {figure.p99:5.1f} ms, {figure.cpu:.3f} CPU s per 1,000, peak {figure.peak:.0f} MiB",
                     flush=True,
                 )
 

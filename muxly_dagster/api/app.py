@@ -10,10 +10,13 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from muxly_dagster.api import openapi, problems
+from muxly_dagster.api.collect import PREFIX as COLLECT
+from muxly_dagster.api.collect import collect
 from muxly_dagster.api.guard import admin, credentials, is_admin
 from muxly_dagster.api.middleware import Edge, Requests, rate_limit
 from muxly_dagster.api.routes import ADMIN, OPEN, SENDERS
 from muxly_dagster.api.service import Service
+from muxly_dagster.api.straight import Straight
 
 DESCRIPTION = """Collect events, start jobs, see where everything stands. Errors are problem details (RFC 9457) that say what to do."""
 RATE_LIMIT = "600/minute"
@@ -55,6 +58,7 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(router, responses=problems.RESPONSES)
     for router in ADMIN:
         app.include_router(router, dependencies=[Depends(admin)], responses=problems.RESPONSES)
+    app.add_middleware(Straight, prefix=COLLECT, endpoint=collect)
     app.add_middleware(
         Edge,
         requests=app.state.requests,

@@ -2,18 +2,20 @@
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from muxly_dagster.api import receipts
 from muxly_dagster.api.collecting import Accepted, Collecting
-from muxly_dagster.api.guard import writer
+from muxly_dagster.api.guard import shown_key, shown_token, writer
 from muxly_dagster.api.problems import ApiError
 from muxly_dagster.api.service import service_of
 from muxly_dagster.collecting import Gathered, cloudevents, plain
 
 router = APIRouter(tags=["Collect"])
+
+PREFIX = "/v1/collect/"
 
 REPLAYED = "idempotent-replayed"
 """The header that says that an answer is the one of an earlier request with the same Idempotency-Key."""
@@ -86,7 +88,7 @@ _SAID = {"application/json": {"schema": {"$ref": "#/components/schemas/Receipt"}
 
 
 @router.post(
-    "/v1/collect/{source}/{stream}",
+    PREFIX + "{source}/{stream}",
     operation_id="collect",
     summary="Post events into a stream",
     status_code=202,
@@ -94,8 +96,8 @@ _SAID = {"application/json": {"schema": {"$ref": "#/components/schemas/Receipt"}
     openapi_extra={
         "parameters": _PARAMETERS,
         "requestBody": {"required": True, "content": _CONTENT},
-        "security": [{"write_key": []}, {"admin": []}],
     },
+    dependencies=[Depends(shown_key), Depends(shown_token)],
     responses={200: {"description": "The events are in the lake, as was asked for with `wait=stored`.", "content": _SAID}},
 )
 async def collect(request: Request) -> Response:

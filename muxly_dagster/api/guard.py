@@ -5,6 +5,7 @@ Accounts and roles take this guard's place later; routes ask for `admin` or for 
 
 import base64
 import binascii
+import functools
 import hmac
 import ipaddress
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ from muxly_dagster.api.service import Service, service_of
 from muxly_dagster.state.keys import PREFIX, WriteKey, key_hash
 
 _BEARER = HTTPBearer(auto_error=False, scheme_name="admin", description="The value of MUXLY_ADMIN_TOKEN.")
+shown_token = _BEARER
+shown_key = HTTPBearer(
+    auto_error=False, scheme_name="write_key", description="A write key of the source; as user name of basic, or X-Write-Key, too."
+)
+"""How routes that ask for a `writer` show it."""
+
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
@@ -106,17 +113,21 @@ def is_admin(service: Service, given: str) -> bool:
 def is_local(service: Service, request: Request) -> bool:
     """Whether a request comes from this machine and no web page of somebody else's had a browser send it (DNS rebinding, CSRF)."""
     client = request.client.host if request.client else ""
-    host = request.url.hostname or ""
-    origin = request.headers.get("origin", "")
-    of_page = origin.partition("://")[2].rpartition(":")[0] or origin.partition("://")[2]
-    return service.loopback and _is_loopback(client) and host in _LOCAL_NAMES and (not origin or of_page in _LOCAL_NAMES)
+    host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
+    return service.loopback and _is_loopback(client) and _is_local_name(host) and (not origin or _is_local_name(origin.partition("://")[2]))
 
 
+@functools.lru_cache(1000)
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_local_name(host: str) -> bool:
+    """Whether a host, with its port or without, is a name of this machine."""
+    return host.lower() in _LOCAL_NAMES or (host.rpartition(":")[0].lower() in _LOCAL_NAMES and host.rpartition(":")[2].isdecimal())
 
 
 def _of_basic(value: str) -> str:

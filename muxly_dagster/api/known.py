@@ -24,7 +24,7 @@ _CONNECTOR = "collector"
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """How events of one stream are taken: the field of their ids ("" for none), and what their JSON Schema has against one, if there is one."""
+    """How events of one stream are taken: the field of their ids ("" for none), and what their JSON Schema has against one."""
 
     id: str = "id"
     fault: Callable[[Any], str] | None = None
