@@ -8,6 +8,7 @@ import dagster as dg
 
 from muxly_dagster.assembly import Assembly, Pull, select
 from muxly_dagster.connectors.collector import Collector
+from muxly_dagster.defs.checks.own import DELIVERY, QUARANTINE, REFUSED
 from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.metadata import asset_key
 from muxly_dagster.defs.resources import MUXLY
@@ -66,7 +67,7 @@ def inbox_sensor(assembly: Assembly) -> dg.SensorDefinition:
             due = [name for name in pulls if runs.due(name, now, waits=name in waiting, last_pull=runtime.last_pull(name))]
             left_out = _left_out(runtime, now) if due else frozenset()
         requests = [
-            dg.RunRequest(asset_selection=[asset_key(name) for name in assets if name not in left_out], tags={INBOX: ",".join(names)})
+            _request(assembly, names, [name for name in assets if name not in left_out])
             for names, assets in _together(due, behind)
             if not runs.under_way(assets)
         ]
@@ -82,6 +83,16 @@ def _waiting(runtime: Runtime, pulls: Mapping[str, Pull]) -> frozenset[str]:
     streams = {name: (pull.source, pull.stream.name) for name, pull in pulls.items()}
     ends = runtime.state.inbox.ends(streams.values())
     return frozenset(name for name, stream in streams.items() if stream in ends)
+
+
+def _request(assembly: Assembly, pulls: Sequence[str], assets: Sequence[str]) -> dg.RunRequest:
+    """The run of these assets, with the checks in their own steps. Those that have to be looked at when nothing runs have a sensor."""
+    checks = {name: (QUARANTINE,) if name in assembly.pulls else (DELIVERY, REFUSED) if name in assembly.targets else () for name in assets}
+    return dg.RunRequest(
+        asset_selection=[asset_key(name) for name in assets],
+        asset_check_keys=[dg.AssetCheckKey(asset_key(name), check) for name, of_it in checks.items() for check in of_it],
+        tags={INBOX: ",".join(pulls)},
+    )
 
 
 def _left_out(runtime: Runtime, now: dt.datetime) -> frozenset[str]:
