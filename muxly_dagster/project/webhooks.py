@@ -79,7 +79,7 @@ class _OrShort:
 Scheme = Annotated[
     Annotated[Kind, Field(discriminator="kind")], BeforeValidator(_by_name), _OrShort({"enum": [name for name in KINDS if name != "hmac"]})
 ]
-Secrets = Annotated[tuple[SecretStr, ...], Field(max_length=5), BeforeValidator(_some), _OrShort({"type": "string", "format": "password"})]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_some), _OrShort({"type": "string", "format": "password"})]
 
 
 class WebhookSpec(_Plain):
