@@ -166,9 +166,9 @@ def _of_bytes(content: bytes, content_type: str) -> bytes:
 
 
 def _check(attributes: Attributes) -> None:
-    if attributes.get("specversion") != "1.0":
-        raise _Refused(f"specversion is {str(attributes.get('specversion'))[:20]!r}: Muxly reads 1.0")
-    for name in ("id", "source", "type"):
+    if attributes.get("specversion", "1.0") != "1.0":
+        raise _Refused(f"specversion is {str(attributes['specversion'])[:20]!r}: Muxly reads 1.0")
+    for name in ("specversion", "id", "source", "type"):
         value = attributes.get(name)
         if not isinstance(value, str) or not value:
             raise _Refused(f"{name} is missing")

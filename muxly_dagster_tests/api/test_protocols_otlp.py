@@ -79,7 +79,7 @@ def test_the_sdks_spans_arrive_once_though_they_are_sent_twice(fresh: Collector,
     found = spans("outer", "inner")
     assert exporter.export(found) is SpanExportResult.SUCCESS
     assert exporter.export(found) is SpanExportResult.SUCCESS
-    exporter.shutdown()
+    exporter.shutdown()  # type: ignore[no-untyped-call]
     events = fresh.events("telemetry", "otlp_traces")
     assert [event["name"] for event in events] == ["outer", "inner"]
     assert events[0]["service"] == "shop" and events[0]["resource"]["host.cpus"] == 4
@@ -133,7 +133,7 @@ def test_an_exporter_that_is_told_to_wait_waits_and_sends_again(fresh: Collector
             assert exporter.export(spans(f"span {sent}")) is SpanExportResult.SUCCESS
             sent += 1
             assert sent < 20
-    exporter.shutdown()
+    exporter.shutdown()  # type: ignore[no-untyped-call]
     assert len(fresh.events("telemetry", "otlp_traces")) == sent
 
 
