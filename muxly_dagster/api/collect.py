@@ -84,7 +84,12 @@ _CONTENT = {
         "example": [{"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid", "data": {"total": 9.5}}],
     },
 }
-_SAID = {"application/json": {"schema": {"$ref": "#/components/schemas/Receipt"}}}
+_SAID = {
+    "application/json": {
+        "schema": {"$ref": "#/components/schemas/CollectReceipt"},
+        "example": {"accepted": 1, "duplicate": 0, "rejected": 0, "quarantined": 0, "stored": True},
+    }
+}
 
 
 @router.post(
@@ -92,7 +97,7 @@ _SAID = {"application/json": {"schema": {"$ref": "#/components/schemas/Receipt"}
     operation_id="collect",
     summary="Post events into a stream",
     status_code=202,
-    response_model=receipts.Receipt,
+    response_model=receipts.CollectReceipt,
     openapi_extra={
         "parameters": _PARAMETERS,
         "requestBody": {"required": True, "content": _CONTENT},
@@ -119,7 +124,7 @@ async def collect(request: Request) -> Response:
 
         def read() -> Gathered:
             if cloudevents.speaks(kind, request.headers):
-                return cloudevents.read(body, kind, request.headers, stream)
+                return cloudevents.read(body, kind, request.headers, stream, collecting.limits)
             return plain.read(body, kind, stream, taking.id, collecting.limits.items)
 
         gathered = await collecting.read(len(body), read)
