@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most items of one page.", examples=[100])]
 After = Annotated[
-    str, Query(description="Where the page begins: `next` of the page before.", max_length=2000, examples=["WyJyZWNlaXB0cyIsNDJd"])
+    str, Query(description="Where the page begins: `next` of the page before.", max_length=4000, examples=["ImNybS5jb250YWN0cyI"])
 ]
 
 

@@ -35,8 +35,8 @@ Filter = Annotated[
     ),
 ]
 Select = Annotated[
-    list[Annotated[str, Field(max_length=500)]] | None,
-    Query(description="A column that is wanted; repeat it for more. All unless given.", examples=[["id", "amount"]], max_length=1000),
+    list[Annotated[str, Field(max_length=200)]] | None,
+    Query(description="A column that is wanted; repeat it for more. All unless given.", examples=[["id", "amount"]], max_length=100),
 ]
 Accept = Annotated[str, Header(description=f"{JSON}, {NDJSON} or {ARROW}.", examples=[JSON], max_length=1000)]
 

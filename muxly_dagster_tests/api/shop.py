@@ -3,17 +3,21 @@
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 
 from muxly_dagster.api.app import create_app
 from muxly_dagster.api.service import Service
-from muxly_dagster.orchestrator import Orchestrator
+from muxly_dagster.errors import ConfigurationError, MuxlyError
+from muxly_dagster.orchestrator import Orchestrator, Run
 from muxly_dagster.settings import Settings
 from muxly_dagster_tests.http.server import Asked, Server, json_answer
 
@@ -68,12 +72,37 @@ def reply(asked: Asked) -> bytes:
 
 
 class QuietOrchestrator(Orchestrator):
-    """Dagster, with nothing in it."""
+    """Dagster, in which nothing ever ran. `trouble` is what is wrong with it."""
 
     def __init__(self) -> None:
         super().__init__(Path("/nowhere"))
+        self.trouble: MuxlyError | None = None
+
+    def submit(self, job: str, run_id: str, tags: Mapping[str, str], select: Sequence[str] = ()) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+
+    def runs(self, **_: Any) -> list[Run]:
+        return []
+
+    def run(self, run_id: str) -> Run | None:
+        return None
+
+    def materializations(self, run_id: str) -> list[Any]:
+        return []
+
+    def cancel(self, run_id: str) -> None:
+        raise ConfigurationError(f"there is no run {run_id}")
+
+    def retry(self, run_id: str) -> str:
+        raise ConfigurationError(f"there is no run {run_id}")
+
+    def reload(self) -> None:
+        pass
 
     def heartbeats(self) -> Mapping[str, dt.datetime]:
+        if self.trouble is not None:
+            raise self.trouble
         return {"SCHEDULER": dt.datetime.now(dt.UTC)}
 
     def close(self) -> None:
@@ -107,6 +136,20 @@ def opened(folder: Path, environ: Mapping[str, str], orchestrator: Orchestrator 
     settings = Settings.from_environ(environ, folder)
     found = Service.open(settings, environ, orchestrator or QuietOrchestrator(), **service)
     return Shop(folder, found, create_app(found))
+
+
+@contextlib.contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The address of the app on a free port of this machine, for clients that want a real server."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextlib.contextmanager

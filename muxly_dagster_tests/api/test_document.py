@@ -1,6 +1,8 @@
 """The OpenAPI document: nothing in it is without a summary, a description, an example; what it shows is what it allows."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema_rs
@@ -18,7 +20,7 @@ OPEN_TO_ALL = {"get_health", "get_readiness"}
 class NoService:
     """The document is the same whatever the project."""
 
-    environ: dict[str, str] = {}
+    environ: Mapping[str, str] = MappingProxyType({})
 
 
 def _document() -> openapi.Document:
