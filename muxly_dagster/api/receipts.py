@@ -20,7 +20,7 @@ class ItemError(BaseModel):
     reason: str = Field(examples=["is no JSON object"])
 
 
-class Receipt(BaseModel):
+class CollectReceipt(BaseModel):
     """What became of a request's events, each of which is in one of the four counts. What was accepted is durable."""
 
     accepted: int = Field(examples=[98], description="Stored, and on their way into the lake.")
@@ -31,9 +31,9 @@ class Receipt(BaseModel):
         [], examples=[[{"index": 2, "reason": "is no JSON object"}]], description=f"Why, for the first {MOST_ERRORS}."
     )
     ids: list[str] | None = Field(
-        None, examples=[None], description="With `ids=true`: the ids of the events that were accepted or known, in their order."
+        None, examples=[["s-1", "s-2"]], description="With `ids=true`: the ids of the events that were accepted or known, in their order."
     )
-    stored: bool | None = Field(None, examples=[None], description="With `wait=stored`: whether they are in the lake.")
+    stored: bool | None = Field(None, examples=[True], description="With `wait=stored`: whether they are in the lake.")
 
 
 def write(kept: Sequence[Kept], gathered: Sequence[Gathered], errors: Sequence[tuple[int, str]]) -> dict[str, Any]:
