@@ -6,7 +6,7 @@ come, and waited for only where the last one is too long ago to be believed, suc
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from muxly_dagster.assembly import Assembly
 from muxly_dagster.collecting.sifting import fault_by
-from muxly_dagster.errors import MuxlyError, RetryLater
+from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
+from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.state import State
 from muxly_dagster.state.keys import WriteKey
 
@@ -84,6 +85,18 @@ class Looking:
         keys = self._state.keys.all()
         size = self._state.inbox.size()
         return Known(self._streams, {key.hash: key for key in keys if key.revoked_at is None}, bool(keys), size, at)
+
+
+def check_scope(assembly: Assembly, source: str, streams: Sequence[str]) -> None:
+    """Raises ConfigurationError for a source or streams that nobody can post to."""
+    sources = [name for name, each in assembly.sources.items() if each.id == _CONNECTOR]
+    if source not in sources:
+        do = did_you_mean(source, sources) or f"add one to muxly.yaml: `sources: {{{source}: {{connector: collector, pulls: [events]}}}}`"
+        raise ConfigurationError(f"no collector named {source} is in the project", do=do)
+    known = [pull.stream.name for pull in assembly.pulls.values() if pull.source == source]
+    for stream in streams:
+        if stream not in known:
+            raise ConfigurationError(f"no pull of {source} reads the stream {stream}", do=did_you_mean(stream, known))
 
 
 def _streams(assembly: Assembly) -> dict[tuple[str, str], Taking]:
