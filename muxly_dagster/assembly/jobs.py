@@ -9,9 +9,10 @@ import dagster as dg
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from muxly_dagster.assembly.building import Place, build
+from muxly_dagster.assembly.notices import check_notices
 from muxly_dagster.assembly.parts import Told
 from muxly_dagster.destination import Destination
-from muxly_dagster.errors import ConfigurationError, Problem
+from muxly_dagster.errors import ConfigurationError, MuxlyError, Problem
 from muxly_dagster.project.checks import did_you_mean, is_secret, models_in
 from muxly_dagster.project.environment import interpolate
 from muxly_dagster.project.locate import Node, Segment
@@ -151,15 +152,25 @@ def _recipients(
         at, name = (*path, *entry.at), entry.destination
         if name in found:
             problems.append(project.problem(at, f"names the destination {name} twice", "remove one of the two"))
-        elif name in destinations and entry.config:
-            config = project.destinations[name].config | entry.config
-            own = build(project, at, type(destinations[name]), config, problems)
-            found |= {name: own} if own is not None else {}
         elif name in destinations:
-            found[name] = destinations[name]
+            told: Destination | None = destinations[name]
+            if entry.config:
+                config = project.destinations[name].config | entry.config
+                told = build(project, at, type(destinations[name]), config, problems)
+            if told is not None:
+                found[name] = told
+                try:
+                    check_notices(name, told)
+                except MuxlyError as error:
+                    do = f"say here what is different for notices: `{name}: {{...}}`, or name another destination"
+                    problems.append(project.problem(at, f"a notice cannot be sent to {name}: {_what(error)}", do))
         elif name not in project.destinations and not project.is_broken("destinations", name):
             problems.append(project.problem(at, f"there is no destination {name}", did_you_mean(name, project.destinations)))
     return found
+
+
+def _what(error: MuxlyError) -> str:
+    return error.problems[0].what if isinstance(error, ConfigurationError) else error.what
 
 
 # ---- what stands in no file

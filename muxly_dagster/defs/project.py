@@ -12,6 +12,7 @@ from muxly_dagster.defs.inbox import automatic_pulls, inbox_sensor
 from muxly_dagster.defs.jobs import project_jobs
 from muxly_dagster.defs.maintenance import MAINTENANCE, Ours, maintenance_job, maintenance_schedule
 from muxly_dagster.defs.metadata import asset_key
+from muxly_dagster.defs.notices import notices_sensor
 from muxly_dagster.defs.pulls import pull_asset
 from muxly_dagster.defs.redelivery import redelivery_sensor
 from muxly_dagster.defs.resources import project_resources
@@ -33,11 +34,14 @@ def project_definitions(settings: Settings, environ: Mapping[str, str]) -> dg.De
     Jobs that were made by the API are read from the state, which need not be there: nothing is created for it.
     """
     made = made_jobs(settings.database_url, settings.home)
-    return assembly_definitions(load_assembly(settings.project, environ, home=settings.home, made=made), settings)
+    assembly = load_assembly(settings.project, environ, home=settings.home, made=made)
+    return assembly_definitions(assembly, settings, web_url=environ.get("MUXLY_WEB_URL", ""))
 
 
-def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | None = None) -> dg.Definitions:
-    """The definitions of a project that is assembled already; `watch` looks on while assets run in this process."""
+def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | None = None, web_url: str = "") -> dg.Definitions:
+    """The definitions of a project that is assembled already; `watch` looks on while assets run in this process. `web_url` is where people
+    find Dagster's UI.
+    """
     _check_owners(assembly)
     assets = [
         *(pull_asset(pull) for pull in assembly.pulls.values()),
@@ -48,7 +52,7 @@ def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | 
     names = [*assembly.pulls, *assembly.transforms, *assembly.targets]
     ours = Ours(frozenset({*assembly.jobs, MAINTENANCE}), frozenset(asset_key(name) for name in names))
     maintenance = maintenance_job(ours, assembly.project.retention_days)
-    jobs = project_jobs(assembly)
+    jobs, notices = project_jobs(assembly), notices_sensor(assembly, ours, web_url)
     everything = dg.Definitions(
         assets=assets,
         asset_checks=[standing_checks(standing)] if standing else [],
@@ -57,6 +61,7 @@ def assembly_definitions(assembly: Assembly, settings: Settings, watch: Watch | 
             *([redelivery_sensor(assembly)] if assembly.targets else []),
             *([starts_sensor(assembly, jobs.jobs or ())] if assembly.jobs else []),
             *([inbox_sensor(assembly)] if automatic_pulls(assembly) else []),
+            *([notices] if notices is not None else []),
         ],
         jobs=[maintenance],
         schedules=[maintenance_schedule(maintenance)],
