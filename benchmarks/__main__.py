@@ -232,8 +232,28 @@ def webhook() -> list[Row]:
     return [_row("webhook, lake to receipts, 50 under way", whole.rate, "records/s", 5_000, also=also)]
 
 
+def starting() -> list[Row]:
+    """From a call of a webhook to the first op of its run, with `muxly dev` on the demo."""
+    import statistics
+
+    from benchmarks import starting as calls
+
+    figures = calls.measured()
+    steps = {
+        "answered": [figure.answered for figure in figures],
+        "asked for": [figure.asked for figure in figures],
+        "process there": [figure.process for figure in figures],
+        "project loaded": [figure.loaded for figure in figures],
+    }
+    also = ", ".join(f"{name} after {statistics.median(seconds):.2f} s" for name, seconds in steps.items())
+    return [
+        _row("webhook to the first op of its run, median", statistics.median(f.first_op for f in figures), "s", 2.5, most=True, also=also)
+    ]
+
+
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
-    f.__name__: f for f in (pull, postgres, offset, concurrency, rules, down, load, bigquery, sqlpull, upsert, hubspot, objects, webhook)
+    f.__name__: f
+    for f in (pull, postgres, offset, concurrency, rules, down, load, bigquery, sqlpull, upsert, hubspot, objects, webhook, starting)
 }
 
 
