@@ -33,13 +33,12 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## Run the main job on the sample API; again: only what changed
 	@$(BIN)/muxly demo
 
-dev: $(READY) ## Open the Dagster UI on MUXLY_PROJECT, or else on the demo with its API
+dev: $(READY) ## Start API, Dagster UI, daemon and code server on MUXLY_PROJECT, or else on the demo with its API
 ifdef MUXLY_PROJECT
 	@$(BIN)/muxly dev $(ARGS)
 else
 	@test -f .demo/day || $(MAKE) --no-print-directory demo
-	@$(BIN)/python -m muxly_dagster.demo --day "$$(cat .demo/day)" > /dev/null & api=$$!; trap 'kill $$api 2>/dev/null || true' EXIT INT TERM; \
-	MUXLY_PROJECT=.demo/muxly.yaml $(BIN)/muxly dev $(ARGS)
+	@$(BIN)/muxly dev --demo $(ARGS)
 endif
 
 test: $(READY) .venv-bench/.ready .venv-airbyte/.ready ## Run the test suite (arguments for pytest: make test ARGS="-k lake")

@@ -8,7 +8,10 @@ from muxly_dagster.diagnosing.finding import Check, Finding, Subject, all_of, fa
 from muxly_dagster.errors import MuxlyError
 
 SECONDS = 30.0
-"""How long all checks may take together."""
+"""How long a source or a destination may take."""
+
+_SECONDS_HERE = 120.0
+"""For what asks nobody else, which only a machine that is very busy makes slow."""
 
 _PLACES: tuple[tuple[str, Check], ...] = (
     ("project", storage.project),
@@ -38,19 +41,18 @@ _STANDING: tuple[tuple[str, Check], ...] = (
 
 def diagnose(subject: Subject, seconds: float = SECONDS) -> list[Finding]:
     """Look at everything; in an order that people read from top to bottom. Raises nothing: what cannot be looked at is a finding."""
-    found = [*installation.look()]
-    jobs: dict[str, Callable[[], Sequence[Finding]]] = {name: partial(check, subject) for name, check in _PLACES}
-    jobs |= connections.checks(subject)
     try:
         # Before the others, which open it too: a fresh one is made by one of them only.
-        home = list(orchestration.dagster_home(subject))
-        jobs |= {name: partial(check, subject) for name, check in _DAGSTER}
+        home, dagster = list(orchestration.dagster_home(subject)), _DAGSTER
     except MuxlyError as error:
-        home = [failed("dagster home", error)]
-    jobs |= {name: partial(check, subject) for name, check in _STANDING}
-    places = len(_PLACES) + len(connections.checks(subject))
-    rest = all_of(jobs, seconds)
-    names = list(jobs)[:places]
-    before = [finding for finding in rest if finding.check in names]
-    behind = [finding for finding in rest if finding.check not in names]
-    return [*found, *before, *home, *behind]
+        home, dagster = [failed("dagster home", error)], ()
+    connected = {name: (check, seconds) for name, check in connections.checks(subject).items()}
+    before = _here(subject, _PLACES) | connected
+    behind = _here(subject, (*dagster, *_STANDING))
+    found = all_of(before | behind)
+    first = [finding for finding in found if finding.check in before]
+    return [*installation.look(), *first, *home, *(finding for finding in found if finding.check in behind)]
+
+
+def _here(subject: Subject, checks: Sequence[tuple[str, Check]]) -> dict[str, tuple[Callable[[], Sequence[Finding]], float]]:
+    return {name: (partial(check, subject), _SECONDS_HERE) for name, check in checks}

@@ -55,18 +55,19 @@ Check = Callable[[Subject], Sequence[Finding]]
 """Looks at something. What it raises as a MuxlyError or an OSError is a finding too."""
 
 
-def all_of(jobs: Mapping[str, Callable[[], Sequence[Finding]]], seconds: float) -> list[Finding]:
-    """Run everything at the same time, for no longer than these seconds; in the order given."""
-    deadline = time.monotonic() + seconds
-    futures = {name: _beside(name, job) for name, job in jobs.items()}
-    wait(futures.values(), timeout=max(0.0, deadline - time.monotonic()))
+def all_of(jobs: Mapping[str, tuple[Callable[[], Sequence[Finding]], float]]) -> list[Finding]:
+    """Run everything at the same time, each for no longer than its seconds; in the order given."""
+    begun = time.monotonic()
+    futures = {name: _beside(name, job) for name, (job, _) in jobs.items()}
     found: list[Finding] = []
     for name, future in futures.items():
+        seconds = jobs[name][1]
+        wait([future], timeout=max(0.0, begun + seconds - time.monotonic()))
         if future.done():
             found += future.result()
         else:
             do = "see whether what it asks is up and can be reached from here; a firewall that drops packets looks like this"
-            found.append(Finding(name, "failed", f"no answer within {seconds:.0f} seconds", do))
+            found.append(Finding(name, "failed", f"no answer within {seconds:g} seconds", do))
     return found
 
 

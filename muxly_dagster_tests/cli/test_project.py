@@ -1,4 +1,4 @@
-"""Beginning a project and checking it: init, check, schema, doctor, and what the command says of itself."""
+"""Beginning a project and checking it: init, check, schema, and what the command says of itself."""
 
 import json
 import os
@@ -175,26 +175,6 @@ def test_where_there_is_no_project_it_says_how_to_begin_one(muxly: Muxly) -> Non
         assert done.code == 2
         assert "muxly init" in done.err
     assert "does not exist" in muxly("-p", "nowhere", "check").err
-
-
-def test_doctor_looks_at_everything_and_says_what_is_wrong(shop: Muxly) -> None:
-    well = shop("doctor", "--json")
-    assert well.code == 0
-    assert [found["check"] for found in well.json] == ["python and packages", "project", "home", "state database", "lake", "dagster home"]
-    assert {found["status"] for found in well.json} == {"ok"}
-
-    ill = shop("doctor", MUXLY_DATABASE_URL="postgresql://me:pw@127.0.0.1:1/x")
-    assert ill.code == 1
-    assert "failed  state database" in ill.out
-    assert "ok      lake" in ill.out
-
-
-def test_doctor_works_without_a_project(muxly: Muxly) -> None:
-    done = muxly("doctor")
-
-    assert done.code == 1
-    assert "failed  project" in done.out
-    assert "muxly init" in done.out
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").is_dir(), reason="needs a place where nobody may write")
