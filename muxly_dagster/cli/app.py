@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from muxly_dagster import __version__
-from muxly_dagster.cli import connectors, dead_letters, destinations, keys, plugins, rules, serve, terminal
+from muxly_dagster.cli import connectors, dead_letters, destinations, jobs, keys, plugins, rules, serve, terminal
 from muxly_dagster.errors import MuxlyError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(connectors.app, name="connectors")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(rules.app, name="rules")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(keys.app, name="keys")
 app.add_typer(serve.app, name="serve")

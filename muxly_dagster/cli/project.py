@@ -19,6 +19,7 @@ from muxly_dagster.plugins import NONE, Plugins
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.resource import CheckResult
 from muxly_dagster.settings import PROJECT_FILES
+from muxly_dagster.state.jobs import made_jobs
 from muxly_dagster.trying import check_pull, try_out
 
 _MOST_NAMES = 20
@@ -61,8 +62,9 @@ def _files(folder: Traversable, at: str = "") -> list[tuple[str, str]]:
 def check(*, offline: bool, json: bool) -> None:
     """Load and check the project; then try every source, pull and destination, all at once."""
     settings = opening.settings()
+    made = made_jobs(settings.database_url, settings.home)
     try:
-        assembly = load_assembly(settings.project, os.environ, home=settings.home, ask="never" if offline else "always")
+        assembly = load_assembly(settings.project, os.environ, home=settings.home, ask="never" if offline else "always", made=made)
     except ConfigurationError as error:
         if not json:
             raise

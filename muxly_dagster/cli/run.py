@@ -15,6 +15,7 @@ from muxly_dagster.cli.dev import dagster_home
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.outcome import Watch
 from muxly_dagster.settings import Settings
+from muxly_dagster.state.jobs import made_jobs
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -26,7 +27,8 @@ def run(patterns: Sequence[str], *, from_start: bool, past_guard: bool, json: bo
     """Run what the patterns select, tell what happened, exit with 1 if anything failed."""
     pa.set_memory_pool(pa.system_memory_pool())  # gives back what a batch took, which Arrow's own keeps: 40 MiB less at the peak
     settings = opening.settings()
-    assembly = load_assembly(settings.project, os.environ, home=settings.home)
+    made = made_jobs(settings.database_url, settings.home)
+    assembly = load_assembly(settings.project, os.environ, home=settings.home, made=made)
     if not patterns:
         raise ConfigurationError("say what to run", do=_choices(assembly))
     reports = run_selected(settings, assembly, patterns, environ=os.environ, from_start=from_start, past_guard=past_guard, quiet=json)

@@ -5,7 +5,6 @@ import re
 import uuid
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,10 +13,10 @@ from muxly_dagster.api.jobs.shown import JobName, one_job
 from muxly_dagster.api.paging import After, Limit, Page
 from muxly_dagster.api.problems import RESPONSES, ApiError
 from muxly_dagster.api.service import service_of
-from muxly_dagster.assembly import Assembly, select
-from muxly_dagster.assembly.tags import FROM_START, PARAMETERS, PAST_GUARD, SELECT
+from muxly_dagster.assembly import Assembly
+from muxly_dagster.assembly.starting import start_tags
+from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.orchestrator import Status
-from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.state.starts import Start
 
 router = APIRouter()
@@ -28,7 +27,6 @@ _STARTS = uuid.UUID("4d5f9c1e-7a7b-5f64-8f7e-2f3f0f1f6c2b")
 _TAG = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?")
 _OURS = ("muxly/", "dagster/", ".dagster/")
 _ALLOWED = ("dagster/priority", "dagster/max_runtime")
-_LONGEST = 16_384
 
 
 class Parameters(BaseModel):
@@ -103,32 +101,12 @@ def _tags(assembly: Assembly, name: str, wanted: Parameters) -> dict[str, str]:
             raise _wrong("tags", f"{tag} is a tag that Muxly or Dagster keeps for itself", "give it another name")
         if len(value) > 500 or not _storable(value):
             raise _wrong("tags", f"the value of {tag} is no text of up to 500 characters", "shorten it")
-    found = dict(wanted.tags)
-    if wanted.select:
-        found[SELECT] = " ".join(_selected(assembly, name, wanted.select))
-    if wanted.parameters:
-        found[PARAMETERS] = _json(wanted.parameters)
-    flags = {FROM_START: wanted.from_start, PAST_GUARD: wanted.past_guard}
-    return found | {tag: "true" for tag, given in flags.items() if given}
-
-
-def _selected(assembly: Assembly, name: str, patterns: list[str]) -> list[str]:
-    whole = select(assembly, assembly.jobs[name].select)
-    found = select(assembly, patterns)
-    others = [asset for asset in found if asset not in whole]
-    if others:
-        raise _wrong("select", f"{', '.join(others[:5])}: not what the job {name} runs", did_you_mean(others[0], whole))
-    return found
-
-
-def _json(parameters: dict[str, Any]) -> str:
     try:
-        text = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS).decode()
-    except (TypeError, ValueError, RecursionError):
-        raise _wrong("parameters", "hold what JSON and UTF-8 have no word for", "leave it out") from None
-    if len(text) > _LONGEST or "\\u0000" in text:
-        raise _wrong("parameters", "have more than 16 KiB, or the character NUL", "put what is large where the transform can read it")
-    return text
+        ours = start_tags(assembly, name, wanted.select, wanted.parameters, from_start=wanted.from_start, past_guard=wanted.past_guard)
+    except ConfigurationError as error:
+        [problem] = error.problems
+        raise _wrong(problem.path or "select", problem.what, problem.do or error.do) from None
+    return wanted.tags | ours
 
 
 def _storable(text: str) -> bool:
