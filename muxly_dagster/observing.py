@@ -29,7 +29,7 @@ def families(lake: Lake, state: State, assembly: Assembly) -> list[Metric]:
         *_letters(figures),
         *_breakers(state, assembly),
         *_budgets(figures),
-        *_inbox(figures),
+        *_inbox(state),
     ]
 
 
@@ -102,11 +102,11 @@ def _budgets(figures: Figures) -> Iterable[Metric]:
     return [places, paused]
 
 
-def _inbox(figures: Figures) -> Iterable[Metric]:
+def _inbox(state: State) -> Iterable[Metric]:
     events = _gauge("muxly_inbox_events", "Collected events that are not in the lake yet.", "source", "stream")
     size = _gauge("muxly_inbox_bytes", "Bytes of them, as they are kept.", "source", "stream")
     oldest = _gauge("muxly_inbox_oldest_timestamp_seconds", "When the oldest of them came.", "source", "stream")
-    for depth in figures.inbox():
+    for depth in state.inbox.depth():
         events.add_metric([depth.source, depth.stream], depth.events)
         size.add_metric([depth.source, depth.stream], depth.bytes)
         oldest.add_metric([depth.source, depth.stream], depth.oldest.timestamp())

@@ -32,17 +32,6 @@ class Budget:
     paused: float
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """What waits in the inbox for one stream of a source, and when the oldest of it came."""
-
-    source: str
-    stream: str
-    events: int
-    bytes: int
-    oldest: dt.datetime
-
-
 class Figures:
     """Sums and counts over everything remembered."""
 
@@ -87,16 +76,6 @@ class Figures:
         return [
             Budget(name, sum(int(place[0]) for place in places.values() if float(place[3]) > now), max(0.0, paused_until - now))
             for name, places, paused_until in rows
-        ]
-
-    def inbox(self) -> list[Depth]:
-        """What waits in the inbox, by source and stream."""
-        table = tables.inbox
-        sums = sa.func.sum(table.c["count"]), sa.func.sum(sa.func.length(table.c.body)), sa.func.min(table.c.received_at)
-        query = sa.select(table.c.source, table.c.stream, *sums).group_by(table.c.source, table.c.stream)
-        return [
-            Depth(source, stream, int(events), int(size), dt.datetime.fromisoformat(oldest))
-            for source, stream, events, size, oldest in self._rows(query, self._inbox)
         ]
 
     def _rows(self, query: sa.Select, engine: sa.Engine | None = None) -> Sequence[sa.Row]:  # type: ignore[type-arg]  # what they hold differs
