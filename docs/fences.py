@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-_MARKED_FENCE = re.compile(r"^(\s*```(?:yaml|console)) (?:muxly|manifest|dev)$", re.MULTILINE)
+_MARKED_FENCE = re.compile(r"^(\s*```(?:yaml|console)) (?:muxly|manifest|dev|dagster)$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

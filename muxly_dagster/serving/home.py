@@ -44,13 +44,15 @@ def prepare(folder: Path) -> str:
 
 
 def _prepared(folder: Path) -> str:
-    fresh = not (folder / "history").exists() and not (folder / "storage").exists()
+    mark = folder / ".prepared"
     with opened(folder) as instance:
-        behind = [(current, newest) for current, newest in versions(instance) if current != newest]
-        if not behind:
-            return f"made {folder}" if fresh else ""
-        instance.upgrade()
-        return f"migrated {folder}"
+        if any(current != newest for current, newest in versions(instance)):
+            instance.upgrade()
+            done = f"migrated {folder}"
+        else:
+            done = "" if mark.exists() else f"made {folder}"
+    mark.touch()
+    return done
 
 
 def versions(instance: "dg.DagsterInstance") -> list[tuple[str, str]]:

@@ -53,6 +53,18 @@ def test_an_old_storage_is_migrated(prepared: Path, tmp_path: Path) -> None:
     assert home.prepare(folder) == ""
 
 
+def test_history_is_kept_in_postgres_as_the_page_on_operating_says(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    (tmp_path / "dagster.yaml").write_text(page.split("```yaml dagster\n")[1].split("```")[0], "utf-8")
+    monkeypatch.setenv("DAGSTER_DATABASE_URL", postgres.replace("postgresql://", "postgresql+psycopg2://"))
+
+    home.prepare(tmp_path)
+    assert home.prepare(tmp_path) == ""
+    with home.opened(tmp_path) as instance:
+        assert instance.storage_directory() and not list(tmp_path.rglob("*.db")), "nothing of it lies in SQLite"
+        assert all(current == newest for current, newest in home.versions(instance))
+
+
 def test_a_dagster_yaml_of_ones_own_is_left_alone_and_one_that_is_wrong_is_told(tmp_path: Path) -> None:
     config = tmp_path / "dagster" / "dagster.yaml"
     config.parent.mkdir()
