@@ -1,9 +1,11 @@
 """What Dagster loads: the project that MUXLY_PROJECT or the working folder names, or else the demo's."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from muxly_dagster.defs import warm
 from muxly_dagster.defs.project import project_definitions
 from muxly_dagster.settings import PROJECT_FILES, Settings
 
@@ -30,3 +32,5 @@ def project_environ(environ: Mapping[str, str], start: Path) -> Mapping[str, str
 
 _environ = project_environ(os.environ, Path.cwd())
 defs = project_definitions(Settings.from_environ(_environ), _environ)
+if warm.is_code_server(sys.argv):
+    warm.start_runs_warm()

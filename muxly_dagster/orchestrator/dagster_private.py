@@ -184,7 +184,7 @@ class CodeServer:
                 GrpcServerCommand.API_GRPC,
                 heartbeat_ttl=WEBSERVER_GRPC_SERVER_HEARTBEAT_TTL,
                 startup_timeout=self._instance.code_server_process_startup_timeout,
-                wait_for_processes_on_shutdown=True,
+                wait_for_processes_on_shutdown=False,
                 log_level="WARNING",
             )
         return self._registry

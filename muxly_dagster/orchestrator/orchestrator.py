@@ -182,10 +182,10 @@ class Orchestrator:
                 raise ConfigurationError("this code server cannot load the project anew", do=do, where=self._address) from None
 
     def heartbeats(self) -> Mapping[str, dt.datetime]:
-        """When each kind of Dagster's daemon last said that it lives."""
+        """When each kind of Dagster's daemon (SCHEDULER, SENSOR, QUEUED_RUN_COORDINATOR, ...) last said that it lives."""
         with dagster_troubles():
             beats = self._instance().get_daemon_heartbeats()
-            return {kind.lower(): dt.datetime.fromtimestamp(beat.timestamp, dt.UTC) for kind, beat in beats.items()}
+            return {kind: dt.datetime.fromtimestamp(beat.timestamp, dt.UTC) for kind, beat in beats.items()}
 
     def close(self) -> None:
         """Give back what was opened. A code server of our own ends when its runs have."""

@@ -132,7 +132,7 @@ def test_the_daemon_says_that_it_lives(orchestrator: Orchestrator) -> None:
 
     assert orchestrator.heartbeats() == {}
     orchestrator._instance().add_daemon_heartbeat(DaemonHeartbeat(1_700_000_000.0, "SENSOR", "a", []))
-    assert {kind: at.isoformat() for kind, at in orchestrator.heartbeats().items()} == {"sensor": "2023-11-14T22:13:20+00:00"}
+    assert {kind: at.isoformat() for kind, at in orchestrator.heartbeats().items()} == {"SENSOR": "2023-11-14T22:13:20+00:00"}
 
 
 @pytest.mark.parametrize(

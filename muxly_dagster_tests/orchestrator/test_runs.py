@@ -1,9 +1,13 @@
 """Runs on a real code server: they start at once under the id that was asked for, and are followed, canceled, retried."""
 
 import datetime as dt
+import os
+import signal
+import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -132,6 +136,21 @@ def test_a_run_is_followed_while_it_runs_and_ends_when_it_is_canceled(orchestrat
     del shop.counter.held["/stock"]
     again = orchestrator.retry(run_id)
     assert finished(orchestrator, again).status == "success"
+
+
+def test_a_run_whose_process_is_killed_has_failed(orchestrator: Orchestrator, shop: Shop) -> None:
+    shop.counter.hold("/stock")
+    run_id = _new()
+    orchestrator.submit("stocktaking", run_id, {})
+    assert shop.counter.reached["/stock"].wait(90)
+    [said] = [line.message for line in orchestrator.events(run_id) if "Started process" in line.message]
+    pid = int(said.partition("pid: ")[2].rstrip(")."))
+    if sys.platform == "linux":  # a copy of the fork server, not an interpreter of its own
+        assert b"multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: orchestrator.run(run_id).ended)  # type: ignore[union-attr]
+    assert orchestrator.run(run_id).status == "failure"  # type: ignore[union-attr]
+    shop.counter.held.pop("/stock").set()
 
 
 def test_assets_that_somebody_chose_by_hand_are_retried_as_well(orchestrator: Orchestrator, shop: Shop) -> None:
