@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from muxly_dagster.api.problems import ApiError
-from muxly_dagster.api.protocols.speaking import route_that_tells
+from muxly_dagster.api.protocols.speaking import refusals, route_that_tells
 from muxly_dagster.api.protocols.taking import PARAMETERS, SECURITY, take, told
 from muxly_dagster.collecting import influx
 
@@ -46,6 +46,8 @@ _PRECISION: dict[str, Any] = {
     "schema": {"type": "string", "enum": ["ns", "us", "ms", "s", "n", "u", "m", "h"], "default": "ns"},
     "example": "ns",
 }
+_MESSAGE = "partial write: 1 of 10 lines were rejected: line 3 there are no fields"
+_REFUSED = {"schema": {"type": "object"}, "example": {"code": "invalid", "message": _MESSAGE, "error": _MESSAGE}}
 _LINES = "cpu,host=web-1 usage=0.5,cores=8i 1700000000000000000\n"
 _EXTRA: dict[str, Any] = {
     "parameters": [_PRECISION, *PARAMETERS],
@@ -62,7 +64,7 @@ _EXTRA: dict[str, Any] = {
     status_code=204,
     response_class=Response,
     openapi_extra=_EXTRA,
-    responses={204: {"description": "Every line is durable."}},
+    responses={**refusals({"application/json": _REFUSED}), 204: {"description": "Every line is durable."}},
 )
 async def write(request: Request) -> Response:
     """Take lines as Telegraf sends them, one event each, into the stream `influx`. Bucket and organization may be anything.

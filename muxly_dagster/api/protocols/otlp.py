@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from muxly_dagster.api.protocols.speaking import route_that_tells
+from muxly_dagster.api.protocols.speaking import refusals, route_that_tells
 from muxly_dagster.api.protocols.taking import PARAMETERS, SECURITY, take, told
 from muxly_dagster.collecting import otlp
 
@@ -23,8 +23,10 @@ _EXAMPLE = {
         }
     ]
 }
+_BINARY = {"schema": {"type": "string", "format": "binary"}, "example": ""}
+_REFUSED = {"code": 5, "message": "no pull of app reads the stream otlp_logs; add it to muxly.yaml, under `sources: app: pulls:`"}
 _CONTENT: dict[str, Any] = {
-    otlp.PROTOBUF: {"schema": {"type": "string", "format": "binary"}, "example": ""},
+    otlp.PROTOBUF: _BINARY,
     otlp.JSON: {"schema": {"type": "object"}, "example": _EXAMPLE},
 }
 _PARTLY = {"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "1 of 10 log records were rejected: item 3 ..."}}
@@ -45,13 +47,14 @@ router = APIRouter(tags=["Collect"], route_class=route_that_tells(_tell))
     response_class=Response,
     openapi_extra={"parameters": PARAMETERS, "requestBody": {"required": True, "content": _CONTENT}, "security": SECURITY},
     responses={
+        **refusals({otlp.JSON: {"schema": {"type": "object"}, "example": _REFUSED}, otlp.PROTOBUF: _BINARY}),
         200: {
             "description": "Everything is durable, or everything but what the answer says was rejected. In the encoding of the request.",
             "content": {
                 otlp.JSON: {"schema": {"type": "object"}, "example": _PARTLY},
-                otlp.PROTOBUF: {"schema": {"type": "string", "format": "binary"}, "example": ""},
+                otlp.PROTOBUF: _BINARY,
             },
-        }
+        },
     },
 )
 async def export(request: Request, signal: Annotated[otlp.Signal, Path(description="What is exported.", examples=["logs"])]) -> Response:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from muxly_dagster.api.problems import ApiError
-from muxly_dagster.api.protocols.speaking import route_that_tells
+from muxly_dagster.api.protocols.speaking import refusals, route_that_tells
 from muxly_dagster.api.protocols.taking import PARAMETERS, SECURITY, take, told
 from muxly_dagster.collecting import Gathered, UnknownType, remote_write
 from muxly_dagster.collecting.limits import Limits
@@ -37,7 +37,10 @@ router = APIRouter(tags=["Collect"], route_class=route_that_tells(_tell))
         "requestBody": {"required": True, "content": {"application/x-protobuf": _BINARY}},
         "security": SECURITY,
     },
-    responses={204: {"description": "Every sample is durable. Version 2.0 is told how many there were, in headers."}},
+    responses={
+        **refusals({"text/plain": {"schema": {"type": "string"}, "example": "1 of 4 samples were rejected: sample 3 has no name"}}),
+        204: {"description": "Every sample is durable. Version 2.0 is told how many there were, in headers."},
+    },
 )
 async def write(request: Request) -> Response:
     """Take what a Prometheus writes, compressed with snappy: one event for each sample, native histogram and exemplar, into the stream

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from muxly_dagster.api.guard import Sender, writer
 from muxly_dagster.api.problems import ApiError
-from muxly_dagster.api.protocols.speaking import route_that_tells
+from muxly_dagster.api.protocols.speaking import refusals, route_that_tells
 from muxly_dagster.api.protocols.taking import PARAMETERS, SECURITY, source_of, told
 from muxly_dagster.api.service import service_of
 from muxly_dagster.collecting import Gathered, Rejected, segment
@@ -99,6 +99,10 @@ _EXAMPLES: dict[str, Any] = {
     "import": {"batch": [{"type": "track"} | _MESSAGE]},
 }
 _SAID = {"schema": {"type": "object", "properties": {"success": {"type": "boolean"}}}, "example": {"success": True}}
+_REFUSED = {
+    "schema": {"type": "object"},
+    "example": {"success": False, "code": "not_found", "message": "no pull of web reads the stream screen; add it to muxly.yaml"},
+}
 
 for _call in get_args(segment.Call):
     router.add_api_route(
@@ -116,5 +120,8 @@ for _call in get_args(segment.Call):
             },
             "security": SECURITY,
         },
-        responses={200: {"description": "Every message is durable.", "content": {"application/json": _SAID}}},
+        responses={
+            **refusals({"application/json": _REFUSED}),
+            200: {"description": "Every message is durable.", "content": {"application/json": _SAID}},
+        },
     )

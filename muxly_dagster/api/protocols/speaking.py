@@ -12,6 +12,18 @@ from starlette.responses import Response
 from muxly_dagster.api.problems import ApiError, of_error
 from muxly_dagster.errors import MuxlyError
 
+_REFUSALS = {
+    "400": "The body, or something in it, cannot be read; the text says what.",
+    "401": "No write key, or one that is not known.",
+    "403": "The write key is for other streams.",
+    "404": "No pull reads the stream; the text says what to add to muxly.yaml.",
+    "413": "The body is too large, or holds too many events.",
+    "415": "The body is of a kind that is not read here.",
+    "429": "The write key may not send so much; `Retry-After` says when to come again.",
+    "4XX": "Any other request that cannot be answered.",
+    "5XX": "Nothing can be stored now; `Retry-After` says when to come again.",
+}
+
 Tell = Callable[[Request, int, str], Response]
 """Makes the answer to a request from a status and a text."""
 
@@ -35,6 +47,11 @@ def route_that_tells(tell: Tell) -> type[APIRoute]:
             return told
 
     return Route
+
+
+def refusals(content: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """How the reference shows the refusals of a protocol: what each is for, all of one form (by media type)."""
+    return {status: {"description": why, "content": dict(content)} for status, why in _REFUSALS.items()}
 
 
 def _said(error: ApiError | MuxlyError | HTTPException | RequestValidationError) -> tuple[int, str, Mapping[str, str]]:
