@@ -3,6 +3,7 @@
 A route reads the body (`body`), has it read into `Gathered` by one of `muxly_dagster.collecting`, and gives these to `accept`.
 """
 
+import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,19 +19,24 @@ from muxly_dagster.api.known import Known, Looking, Taking
 from muxly_dagster.api.problems import ApiError, not_found
 from muxly_dagster.api.rates import Rates
 from muxly_dagster.api.storing import Storing
+from muxly_dagster.api.tidying import Tidying
 from muxly_dagster.api.writing import Writer
 from muxly_dagster.assembly import Assembly
 from muxly_dagster.collecting import Gathered, TooLarge, UnknownType, Unreadable
 from muxly_dagster.collecting.encodings import ACCEPTED, decoded
 from muxly_dagster.collecting.limits import Limits, size_of
 from muxly_dagster.collecting.sifting import refuse, sift
-from muxly_dagster.errors import RetryLater
+from muxly_dagster.errors import ConfigurationError, RetryLater
+from muxly_dagster.measures import parse_duration
 from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.state import State
 from muxly_dagster.state.posts import Part, Post, request_mark
 
 INBOX = 10 << 30
 """Bytes that wait in the inbox until no more are taken, unless MUXLY_INBOX_BYTES says otherwise."""
+
+REMEMBER = dt.timedelta(days=7)
+"""How long ids and Idempotency-Keys are remembered, unless MUXLY_COLLECT_REMEMBER says otherwise."""
 
 _BODIES = 256 << 20  # bytes of bodies that are held in memory at a time
 _LARGE = 128 << 10  # bytes: a body of that size is read in a thread, so that others do not wait for it
@@ -55,7 +61,7 @@ class Collecting:
     def __init__(self, state: State, assembly: Callable[[], Assembly], environ: Mapping[str, str]) -> None:
         self.limits = Limits.from_environ(environ)
         self._most = size_of(environ, "MUXLY_INBOX_BYTES", INBOX)
-        self.writer = Writer(state.inbox)
+        self.writer = Writer(state.inbox, Tidying(state.inbox, _remember(environ)))
         self.storing = Storing(state.inbox)
         self.rates = Rates()
         self._looking = Looking(state, assembly)
@@ -146,7 +152,7 @@ class Collecting:
             )
         takings = [await self.taking(source, each.stream) for each in gathered]
         size = sum(sum(map(len, each.lines)) for each in gathered)
-        parts, errors = await self.read(size, lambda: self._parts(gathered, takings))
+        parts, errors = await self.read(size, lambda: self._parts(source, gathered, takings))
         if not any(part.lines or part.refused for part in parts):
             rejected = [(each.index, each.reason) for part in gathered for each in part.rejected]
             if rejected:
@@ -170,13 +176,13 @@ class Collecting:
         """Store what waits."""
         self.writer.close()
 
-    def _parts(self, gathered: Sequence[Gathered], takings: Sequence[Taking]) -> tuple[list[Part], list[tuple[int, str]]]:
+    def _parts(self, source: str, gathered: Sequence[Gathered], takings: Sequence[Taking]) -> tuple[list[Part], list[tuple[int, str]]]:
         parts, errors = [], []
         for each, taking in zip(gathered, takings, strict=True):
             sift(each, self.limits)
             refused = refuse(each, taking.fault) if taking.fault is not None else []
             errors += [(index, reason) for index, _, reason in refused]
-            parts.append(Part.of(each, [(text, reason) for _, text, reason in refused]))
+            parts.append(Part.of(source, each, [(text, reason) for _, text, reason in refused]))
         return parts, errors
 
 
@@ -214,6 +220,14 @@ def _earlier(post: Post, gathered: Sequence[Gathered]) -> Accepted:
         )
     upto = {(post.source, each.stream): 0 for each in gathered}
     return Accepted(orjson.loads(receipt), replayed=True, upto=upto)
+
+
+def _remember(environ: Mapping[str, str]) -> dt.timedelta:
+    text = environ.get("MUXLY_COLLECT_REMEMBER", "")
+    try:
+        return parse_duration(text) if text else REMEMBER
+    except ValueError as error:
+        raise ConfigurationError(f"MUXLY_COLLECT_REMEMBER is {text!r}: it {error}", do="write it like 7d or 12h") from None
 
 
 def _too_large(what: str) -> ApiError:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from muxly_dagster.api.tidying import Tidying
 from muxly_dagster.errors import MuxlyError, RetryLater
 from muxly_dagster.state.inbox import SharedInbox
 from muxly_dagster.state.posts import Post
@@ -24,8 +25,8 @@ _Waiting = tuple[Post, int, "asyncio.Future[None]"]
 class Writer:
     """Stores posts in the order in which they come. Begun by the first one."""
 
-    def __init__(self, inbox: SharedInbox, queue: int = QUEUE) -> None:
-        self._inbox, self._most = inbox, queue
+    def __init__(self, inbox: SharedInbox, tidying: Tidying, queue: int = QUEUE) -> None:
+        self._inbox, self._tidying, self._most = inbox, tidying, queue
         self._waiting: deque[_Waiting] = deque()
         self._queued = 0
         self._ready = threading.Event()
@@ -42,6 +43,7 @@ class Writer:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="muxly-inbox", daemon=True)
             self._thread.start()
+            self._tidying.begin()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queued += size
         self._waiting.append((post, size, future))
@@ -55,6 +57,7 @@ class Writer:
         self._ready.set()
         if self._thread is not None:
             self._thread.join()
+        self._tidying.close()
 
     def _run(self) -> None:
         while True:
@@ -78,6 +81,8 @@ class Writer:
         error: Exception | None = None
         try:
             self._inbox.put([post for post, _, _ in group])
+            if self._inbox.untidy:
+                self._tidying.soon()
         except MuxlyError as trouble:
             # Whatever is wrong with the database, the sender is to keep its events and come again.
             error = RetryLater(trouble.what, do=trouble.do, after=5)

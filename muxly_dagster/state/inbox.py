@@ -2,9 +2,10 @@
 
 import contextlib
 import datetime as dt
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import orjson
 import sqlalchemy as sa
@@ -15,10 +16,11 @@ from muxly_dagster.state.marks import Marks
 from muxly_dagster.state.posts import Kept, Part, Post
 
 _LOCK = 7766005
-"""The advisory lock under which Postgres stores parcels, so that none turns up behind one with a higher seq."""
+"""The number of Postgres' advisory lock under which parcels are stored."""
 
 _SLICE = 8 << 20  # bytes that are deleted in one transaction: whoever stores events waits that long
 _ROWS = 500
+_TIDYING = 0.5  # seconds of forgetting
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class SharedInbox:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._marks = Marks()
+        self._marks = Marks(engine)
+        self._turn = threading.Lock()
 
     # ---- storing ------------------------------------------------------------------------------------------------------
 
@@ -47,68 +50,50 @@ class SharedInbox:
 
         Events whose id is known in their stream are left out. Events of one stream become one parcel.
         """
-        with self._engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                # A database that is set to answer before a commit is safe must not do so here.
-                connection.exec_driver_sql(
-                    f"select pg_advisory_xact_lock({_LOCK}), set_config('synchronous_commit', "
-                    "case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end, true)"
-                )
-            fresh, repeated = _known(connection, posts)
-            batch = time.time_ns()
-            received_at = tables.now()
-            by_stream: dict[tuple[str, str], list[tuple[Part, Kept]]] = {}
-            for post in fresh:
-                post.kept = [Kept(quarantined=len(part.refused)) for part in post.parts]
-                for part, kept in zip(post.parts, post.kept, strict=True):
-                    by_stream.setdefault((post.source, part.stream), []).append((part, kept))
-            for (source, stream), parts in by_stream.items():
-                self._store(connection, source, stream, parts, batch, received_at)
-            _remember(connection, fresh, batch // 1_000_000_000)
+        with self._turn:
+            with self._engine.begin() as connection:
+                _lock(connection)
+                fresh, repeated = _known(connection, posts)
+                self._store(connection, fresh)
+                _remember(connection, fresh)
+            self._marks.committed()
         for post, first in repeated:
             post.earlier = first.fingerprint, first.receipt(first)
 
-    def _store(
-        self,
-        connection: sa.Connection,
-        source: str,
-        stream: str,
-        parts: Sequence[tuple[Part, Kept]],
-        batch: int,
-        received_at: str,
-    ) -> None:
-        known = self._marks.add(connection, source, stream, [part.marks for part, _ in parts], batch)
-        ids: list[str] = []
-        lines: list[bytes] = []
-        refused: list[tuple[str, str]] = []
-        for number, (part, kept) in enumerate(parts):
-            gone = known.get(number, frozenset())
-            if gone:
-                ids += [id for at, id in enumerate(part.ids) if at not in gone]
-                lines += [line for at, line in enumerate(part.lines) if at not in gone]
-            else:
-                ids += part.ids
-                lines += part.lines
-            refused += part.refused
-            kept.accepted, kept.duplicate = len(part.lines) - len(gone), len(gone)
-        if not lines and not refused:
-            return
-        body, names, reasons = b"\n".join(lines), "\n".join(ids), orjson.dumps(refused).decode() if refused else ""
-        row = {
-            "source": source,
-            "stream": stream,
-            "received_at": received_at,
-            "count": len(lines) + len(refused),
-            "size": len(body) + len(names) + len(reasons),
-            "ids": names,
-            "body": body,
-            "refused": reasons,
-        }
-        result = connection.execute(sa.insert(tables.inbox).values(**row))
-        seq = int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
-        for _, kept in parts:
-            if kept.accepted or kept.quarantined:
-                kept.seq = seq
+    def tidy(self, before: dt.datetime, stop: Callable[[], bool] = lambda: False) -> None:
+        """Do what is due behind the scenes, while events are stored: index marks, forget those and Idempotency-Keys from before a time.
+
+        What of that takes long is left for the next time once `stop` says so.
+        """
+        seconds, requests = int(before.timestamp()), tables.inbox_requests
+        until, over = time.monotonic() + _TIDYING, False
+        while not over and not stop() and time.monotonic() < until:
+            with self._turn, self._engine.begin() as connection:
+                connection.execute(sa.delete(requests).where(requests.c.at < seconds))
+                over = self._marks.forget(connection, seconds)
+        if self._marks.full and not stop():
+            self._marks.settle(self._turn, stop)
+
+    @property
+    def untidy(self) -> bool:
+        """Whether so much has come in that this process should `tidy` soon."""
+        return self._marks.full
+
+    def _store(self, connection: sa.Connection, posts: Sequence[Post]) -> None:
+        by_stream: dict[tuple[str, str], _Parcel] = {}
+        known = iter(self._marks.known(connection, [part.marks for post in posts for part in post.parts]))
+        for post in posts:
+            post.kept = []
+            for part in post.parts:
+                parcel = by_stream.setdefault((post.source, part.stream), _Parcel())
+                post.kept.append(parcel.add(part, next(known)))
+        self._marks.write(connection)
+        received_at = tables.now()
+        for (source, stream), parcel in by_stream.items():
+            if parcel.lines or parcel.refused:
+                row = {"source": source, "stream": stream, "received_at": received_at, **parcel.row()}
+                result = connection.execute(sa.insert(tables.inbox).values(**row))
+                parcel.stored(int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0)
 
     # ---- what waits ---------------------------------------------------------------------------------------------------
 
@@ -185,17 +170,6 @@ class SharedInbox:
                     found[source, stream] = (int(low), int(high))
         return found
 
-    def forget(self, before: dt.datetime) -> int:
-        """Forget ids and Idempotency-Keys from before this time, a part of them at a time; answers how many it were, 0 once all are."""
-        seconds = int(before.timestamp())
-        requests = tables.inbox_requests
-        old = sa.select(requests.c.mark).where(requests.c.at < seconds).limit(_ROWS)
-        with self._engine.begin() as connection:
-            count = connection.execute(sa.delete(requests).where(requests.c.mark.in_(old))).rowcount
-            return count + self._marks.forget(connection, seconds * 1_000_000_000)
-
-    # ---- -------------------------------------------------------------------------------------------------------------
-
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
         """A transaction that only reads: with SQLite it neither waits for whoever stores events nor lets them wait."""
@@ -205,6 +179,51 @@ class SharedInbox:
     def _places(self, source: str, stream: str) -> sa.Select[int, int]:
         table = tables.inbox
         return sa.select(table.c.seq, table.c.size).where(_of(source, stream)).order_by(table.c.seq)
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """What one transaction stores in a stream."""
+
+    lines: list[bytes] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+
+    def add(self, part: Part, known: frozenset[int]) -> Kept:
+        """Take a part of a request, without the events that are known."""
+        if known:
+            self.lines += [line for at, line in enumerate(part.lines) if at not in known]
+            self.ids += [id for at, id in enumerate(part.ids) if at not in known]
+        else:
+            self.lines += part.lines
+            self.ids += part.ids
+        self.refused += part.refused
+        kept = Kept(len(part.lines) - len(known), len(known), len(part.refused))
+        self.kept.append(kept)
+        return kept
+
+    def row(self) -> dict[str, object]:
+        """As the table has it."""
+        body, ids = b"\n".join(self.lines), "\n".join(self.ids)
+        refused = orjson.dumps(self.refused).decode() if self.refused else ""
+        size = len(body) + len(ids) + len(refused)
+        return {"count": len(self.lines) + len(self.refused), "size": size, "ids": ids, "body": body, "refused": refused}
+
+    def stored(self, seq: int) -> None:
+        """Tell those whose events are in it."""
+        for kept in self.kept:
+            if kept.accepted or kept.quarantined:
+                kept.seq = seq
+
+
+def _lock(connection: sa.Connection) -> None:
+    """Let one transaction at a time store parcels, so that none turns up behind one with a higher seq. SQLite does so by itself."""
+    if connection.dialect.name != "sqlite":
+        # A database that is set to answer before a commit is safe must not do so here.
+        setting = "current_setting('synchronous_commit')"
+        durable = f"set_config('synchronous_commit', case {setting} when 'off' then 'on' else {setting} end, true)"
+        connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK}), {durable}")
 
 
 def _of(source: str, stream: str) -> sa.ColumnElement[bool]:
@@ -239,7 +258,8 @@ def _known(connection: sa.Connection, posts: Sequence[Post]) -> tuple[list[Post]
     return fresh, repeated
 
 
-def _remember(connection: sa.Connection, posts: Sequence[Post], at: int) -> None:
+def _remember(connection: sa.Connection, posts: Sequence[Post]) -> None:
+    at = int(time.time())
     rows = [{"mark": post.key, "fingerprint": post.fingerprint, "receipt": post.receipt(post), "at": at} for post in posts if post.key]
     if rows:
         connection.execute(sa.insert(tables.inbox_requests), rows)

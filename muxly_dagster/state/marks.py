@@ -1,79 +1,161 @@
-"""Which events were accepted before: a mark for each id that a sender gave, for as long as ids are remembered."""
+"""Which events were accepted before: a mark for each id that a sender gave, for as long as ids are remembered.
 
-from collections.abc import Mapping, Sequence
+Ids are random more often than not, and an index that takes them in one by one writes a page of some kilobytes for each. So marks lie in
+order of arrival first (`inbox_recent`), where every process that stores events keeps them in memory too, and go into the index
+(`inbox_ids`) by the hundred thousand, sorted, some pages at a time.
+"""
 
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
 import sqlalchemy as sa
 
-from muxly_dagster.state.posts import scope
+from muxly_dagster.state import tables
+from muxly_dagster.state.posts import MARK
 
-_SIZE = 16
-_OWN = 10  # bytes of a mark that are the id's; those before it are the stream's
+RECENT = 400_000
+"""Marks that wait for the index: about 100 bytes of memory each, twice as many while they go there."""
 
-_AT_ONCE = 20_000
+_SLICE = 8192  # marks that go into the index in one transaction
+_LONGEST = 24 * 3600  # seconds that marks are recent
+_SWEPT = 10_000  # marks that are looked at in one step of forgetting
 
 # One statement for all marks: a statement for each would give up the interpreter's lock thousands of times.
-_PIECES = f"""with recursive place(at) as (select 1 union all select at + {_SIZE} from place where at + {_SIZE} < ?2)
- select cast(?3 || substr(?1, at, {_OWN}) as blob) as mark from place"""
-_SQLITE_ADD = f"insert into inbox_ids (mark, batch) {_PIECES.replace(' as mark', ', ?4')} where true on conflict do nothing"
-_SQLITE_FIND = f"select mark from inbox_ids where batch <> ?4 and mark in (select mark from ({_PIECES}))"
-
-_POSTGRES_PIECES = f"%s::bytea || substring(mark for {_OWN})"
-_POSTGRES_ADD = (
-    f"insert into inbox_ids (mark, batch) select {_POSTGRES_PIECES}, %s from unnest(%s::bytea[]) as given(mark) on conflict do nothing"
+_SQLITE_PIECES = f"""with recursive place(at) as (select 1 union all select at + {MARK} from place where at + {MARK} < :size)
+ select substr(:marks, at, {MARK}) as mark{{more}} from place"""
+_SQLITE_FIND = f"select mark from inbox_ids where mark in ({_SQLITE_PIECES.format(more='')})"
+_SQLITE_ADD = f"insert into inbox_ids (mark, at) {_SQLITE_PIECES.format(more=', :at')} where true on conflict do nothing"
+_POSTGRES_PIECES = (
+    f"select substring(cast(:marks as bytea) from at for {MARK}) as mark{{more}} from generate_series(1, :size, {MARK}) as place(at)"
 )
-_POSTGRES_FIND = (
-    f"select mark from inbox_ids where mark in (select {_POSTGRES_PIECES} from unnest(%s::bytea[]) as given(mark)) and batch <> %s"
-)
+_POSTGRES_FIND = f"select mark from inbox_ids join ({_POSTGRES_PIECES.format(more='')}) as given using (mark)"
+_POSTGRES_ADD = f"insert into inbox_ids (mark, at) {_POSTGRES_PIECES.format(more=', :at')} on conflict do nothing"
 
 
 class Marks:
-    """The marks of all streams, in the transaction of whoever stores their events."""
+    """The marks of all streams. Everything but `settle` belongs into the one transaction that stores events at a time."""
 
-    def add(
-        self, connection: sa.Connection, source: str, stream: str, marks: Sequence[Sequence[bytes]], batch: int
-    ) -> Mapping[int, frozenset[int]]:
-        """Remember ids, in lists of one stream; answers by list the places of those that were known, or stand twice."""
-        given = [mark for part in marks for mark in part]
-        unique = set(given)
-        twice = len(given) != len(unique)
-        unique.discard(b"")
-        if not unique:
-            return {}
-        # In order, neighbours of the index are written together.
-        ordered = sorted(unique)
-        prefix = scope(source, stream)
-        if _add(connection, prefix, ordered, batch) == len(ordered) and not twice:
-            return {}
-        known = _find(connection, prefix, ordered, batch)
-        found: dict[int, frozenset[int]] = {}
-        seen: set[bytes] = set()
-        for number, part in enumerate(marks):
-            gone = []
-            for at, mark in enumerate(part):
-                if mark and (mark in seen or mark[:_OWN] in known):
-                    gone.append(at)
-                seen.add(mark)
-            if gone:
-                found[number] = frozenset(gone)
-        return found
+    def __init__(self, engine: sa.Engine, recent: int = RECENT) -> None:
+        self._engine, self._most = engine, recent
+        self._recent: set[bytes] = set()
+        self._older: set[bytes] = set()  # on their way into the index
+        self._first = self._last = 0  # the rows of `inbox_recent` that are in memory
+        self._added: list[bytes] = []
+        self._swept = b""
+        sqlite = engine.dialect.name == "sqlite"
+        self._find, self._add = (sa.text(q) for q in ((_SQLITE_FIND, _SQLITE_ADD) if sqlite else (_POSTGRES_FIND, _POSTGRES_ADD)))
+        self.full = False
+        """Whether it is this process's turn to `settle`."""
 
-    def forget(self, connection: sa.Connection, before: int) -> int:
-        """Forget some of the marks of batches before this one; answers how many."""
-        key = "mark" if connection.dialect.name == "sqlite" else "ctid"
-        batch = "?" if connection.dialect.name == "sqlite" else "%s"
-        query = f"delete from inbox_ids where {key} in (select {key} from inbox_ids where batch < {batch} limit {_AT_ONCE})"
-        return connection.exec_driver_sql(query, (before,)).rowcount
+    def known(self, connection: sa.Connection, marks: Sequence[Sequence[bytes]]) -> list[frozenset[int]]:
+        """For each of these lists, the places of marks that are known, or stand before in these lists. The others are known from now on.
+
+        An empty mark is known to nobody.
+        """
+        self._read(connection)
+        given = [mark for part in marks for mark in part if mark]
+        fresh = set(given)
+        count = len(fresh)
+        if fresh:
+            fresh -= self._recent
+            fresh -= self._older
+            fresh.difference_update(self._indexed(connection, fresh))
+        self._added = list(fresh)
+        if len(given) == count == len(fresh):
+            return [frozenset()] * len(marks)
+        return [self._gone(part, fresh) for part in marks]
+
+    def write(self, connection: sa.Connection) -> None:
+        """Write what `known` has found to be new."""
+        if self._added:
+            row = {"at": int(time.time()), "count": len(self._added), "marks": b"".join(self._added)}
+            result = connection.execute(sa.insert(tables.inbox_recent).values(**row))
+            self._row = int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
+
+    def committed(self) -> None:
+        """What was written is durable."""
+        if self._added:
+            before = len(self._recent)
+            self._recent.update(self._added)
+            self._first, self._last = self._first or self._row, self._row
+            # All processes count the same: the one that crosses the line settles. Twice as many: it has died over it.
+            self.full |= before <= self._most < len(self._recent) or len(self._recent) > 2 * self._most
+        self._added = []
+
+    def settle(self, turn: AbstractContextManager[object], stop: Callable[[], bool]) -> None:
+        """Bring what was recent into the index, a little within each `turn`, so that events are stored in between.
+
+        Whoever stops or is killed over it has done no harm: it is done again.
+        """
+        self.full, table = False, tables.inbox_recent
+        with turn, self._engine.begin() as connection:
+            self._read(connection)
+            upto, self._older, self._recent = self._last, self._older | self._recent, set()
+            rows = connection.execute(sa.select(table.c.marks, table.c.at).where(table.c.seq <= upto)).all()
+        newest = max((at for _, at in rows), default=0)
+        for piece in _sorted([bytes(marks) for marks, _ in rows]):
+            began = time.monotonic()
+            with turn, self._engine.begin() as connection:
+                connection.execute(self._add, {"marks": piece, "size": len(piece), "at": newest})
+            if stop():
+                return
+            if len(self._recent) < self._most:
+                time.sleep(time.monotonic() - began)
+        with turn:
+            with self._engine.begin() as connection:
+                connection.execute(sa.delete(table).where(table.c.seq <= upto))
+                first = connection.scalar(sa.select(sa.func.min(table.c.seq))) or 0
+            self._older, self._first = set(), first
+
+    def forget(self, connection: sa.Connection, before: int) -> bool:
+        """Forget some of the marks from before this time (seconds since 1970); whether that was the last step of a round over all."""
+        ids = tables.inbox_ids
+        behind = sa.select(ids.c.mark).where(ids.c.mark > self._swept).order_by(ids.c.mark).offset(_SWEPT).limit(1)
+        upto = connection.scalar(behind)
+        span = [ids.c.mark > self._swept] + ([ids.c.mark <= upto] if upto is not None else [])
+        connection.execute(sa.delete(ids).where(ids.c.at < before, *span))
+        self._swept = bytes(upto) if upto is not None else b""
+        # What has been recent for long is settled, so that it can be forgotten too.
+        oldest = connection.scalar(sa.select(sa.func.min(tables.inbox_recent.c.at)))
+        self.full |= oldest is not None and oldest < max(before, int(time.time()) - _LONGEST)
+        return upto is None
+
+    def _read(self, connection: sa.Connection) -> None:
+        """Take in what other processes have written, and forget what one of them has brought into the index."""
+        table = tables.inbox_recent
+        first = connection.scalar(sa.select(sa.func.min(table.c.seq))) or 0
+        if first != self._first:
+            self._recent, self._older, self._first = set(), set(), first
+            self._last = first - 1 if first else self._last
+        for seq, marks in connection.execute(sa.select(table.c.seq, table.c.marks).where(table.c.seq > self._last).order_by(table.c.seq)):
+            self._recent.update(_pieces(bytes(marks), MARK))
+            self._last = int(seq)
+
+    def _indexed(self, connection: sa.Connection, marks: set[bytes]) -> Iterator[bytes]:
+        # In order, neighbours in the index are read together.
+        given = b"".join(sorted(marks))
+        if given:
+            for (mark,) in connection.execute(self._find, {"marks": given, "size": len(given)}):
+                yield bytes(mark)
+
+    @staticmethod
+    def _gone(marks: Sequence[bytes], fresh: set[bytes]) -> frozenset[int]:
+        gone = []
+        for at, mark in enumerate(marks):
+            if mark in fresh:
+                fresh.remove(mark)  # the next one of the same is a repetition
+            elif mark:
+                gone.append(at)
+        return frozenset(gone)
 
 
-def _add(connection: sa.Connection, prefix: bytes, marks: Sequence[bytes], batch: int) -> int:
-    if connection.dialect.name == "sqlite":
-        return connection.exec_driver_sql(_SQLITE_ADD, (b"".join(marks), len(marks) * _SIZE, prefix, batch)).rowcount
-    return connection.exec_driver_sql(_POSTGRES_ADD, (prefix, batch, list(marks))).rowcount
+def _pieces(content: bytes, size: int) -> list[bytes]:
+    return [content[at : at + size] for at in range(0, len(content), size)]
 
 
-def _find(connection: sa.Connection, prefix: bytes, marks: Sequence[bytes], batch: int) -> set[bytes]:
-    if connection.dialect.name == "sqlite":
-        rows = connection.exec_driver_sql(_SQLITE_FIND, (b"".join(marks), len(marks) * _SIZE, prefix, batch))
-    else:
-        rows = connection.exec_driver_sql(_POSTGRES_FIND, (prefix, list(marks), batch))
-    return {bytes(row[0])[len(prefix) :] for row in rows}
+def _sorted(rows: Sequence[bytes]) -> Iterator[bytes]:
+    """All marks of some rows in order, some at a time."""
+    marks = np.frombuffer(b"".join(rows), dtype=f"S{MARK}")
+    return iter(_pieces(np.sort(marks).tobytes(), MARK * _SLICE))

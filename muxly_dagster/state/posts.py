@@ -1,5 +1,6 @@
 """What one request brings to the inbox, and what became of it."""
 
+import functools
 import hashlib
 import random
 import time
@@ -9,6 +10,11 @@ from dataclasses import dataclass, field
 import xxhash
 
 from muxly_dagster.collecting import Gathered
+
+MARK = 16
+"""The bytes of a mark."""
+
+_OWN = 10  # of which so many are the id's
 
 
 @dataclass(slots=True)
@@ -25,13 +31,12 @@ class Part:
     refused: Sequence[tuple[str, str]] = ()
 
     @classmethod
-    def of(cls, gathered: Gathered, refused: Sequence[tuple[str, str]] = ()) -> "Part":
+    def of(cls, source: str, gathered: Gathered, refused: Sequence[tuple[str, str]] = ()) -> "Part":
         """Give ids to events that came without."""
-        given = gathered.ids
-        mark = xxhash.xxh3_128_digest
+        given, scope, digest = gathered.ids, _scope(source, gathered.stream), xxhash.xxh3_128_digest
         if "" not in given:
-            return cls(gathered.stream, gathered.lines, given, [mark(id.encode()) for id in given], refused)
-        marks = [mark(id.encode()) if id else b"" for id in given]
+            return cls(gathered.stream, gathered.lines, given, [scope + digest(id.encode())[:_OWN] for id in given], refused)
+        marks = [scope + digest(id.encode())[:_OWN] if id else b"" for id in given]
         own = iter(new_ids(given.count("")))
         return cls(gathered.stream, gathered.lines, [id or next(own) for id in given], marks, refused)
 
@@ -69,9 +74,10 @@ class Post:
         return sum(sum(map(len, part.lines)) + 64 * len(part.lines) + sum(len(text) for text, _ in part.refused) for part in self.parts)
 
 
-def scope(*names: str) -> bytes:
-    """48 bits that stand for a source and stream: what a sender says in one stream cannot meet what is known of another."""
-    return hashlib.sha256("\0".join(names).encode()).digest()[:6]
+@functools.lru_cache(10_000)
+def _scope(source: str, stream: str) -> bytes:
+    """What stands for a stream in its marks: no sender can find an id that meets the mark of another stream's."""
+    return hashlib.sha256(f"{source}\0{stream}".encode()).digest()[: MARK - _OWN]
 
 
 def request_mark(source: str, stream: str, key: str) -> bytes:

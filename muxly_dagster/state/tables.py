@@ -209,12 +209,21 @@ inbox = sa.Table(
     sqlite_autoincrement=True,  # a number that was given once is never given again, though its row be deleted
 )
 
+inbox_recent = sa.Table(
+    "inbox_recent",  # events that were accepted, in order of arrival, until they are in `inbox_ids`
+    metadata,
+    sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.BigInteger, nullable=False),  # seconds since 1970
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("marks", sa.LargeBinary, nullable=False),  # as in `inbox_ids`, one behind the other
+    sqlite_autoincrement=True,
+)
+
 inbox_ids = sa.Table(
     "inbox_ids",  # events that were accepted, so that a repetition is known for one
     metadata,
     sa.Column("mark", sa.LargeBinary(16), primary_key=True),  # a hash of source, stream and id
-    # Which transaction brought it, by nanoseconds since 1970: what another one brought is a duplicate.
-    sa.Column("batch", sa.BigInteger, nullable=False, index=True),
+    sa.Column("at", sa.BigInteger, nullable=False),  # seconds since 1970
     sqlite_with_rowid=False,
 )
 

@@ -26,12 +26,19 @@ def upgrade() -> None:
     )
     op.create_index("ix_inbox_source_stream_seq", "inbox", ["source", "stream", "seq", "count", "size"])
     op.create_table(
+        "inbox_recent",
+        sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("marks", sa.LargeBinary, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
         "inbox_ids",
         sa.Column("mark", sa.LargeBinary(16), primary_key=True),
-        sa.Column("batch", sa.BigInteger, nullable=False),
+        sa.Column("at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_inbox_ids_batch", "inbox_ids", ["batch"])
     op.create_table(
         "inbox_requests",
         sa.Column("mark", sa.LargeBinary(16), primary_key=True),
