@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from muxly_dagster.assembly import Assembly, load_assembly
-from muxly_dagster.collecting import Gathered
 from muxly_dagster.defs import inbox
 from muxly_dagster.defs.inbox import INBOX
 from muxly_dagster.defs.project import assembly_definitions
@@ -50,8 +49,8 @@ class Place:
         self.runtime = Runtime.of(chosen, assembly)
 
     def put(self, stream: str, *numbers: int, source: str = "app") -> None:
-        gathered = Gathered(stream, [orjson.dumps({"n": n}) for n in numbers], [""] * len(numbers), range(len(numbers)))
-        self.runtime.state.inbox.put([Post(source, [Part.of(gathered)])])
+        lines = [orjson.dumps({"n": n}) for n in numbers]
+        self.runtime.state.inbox.put([Post(source, [Part(stream, lines, [f"e-{n}" for n in numbers], [b""] * len(lines))])])
 
     def tick(self) -> list[list[str]]:
         """The assets of every run that is requested."""

@@ -7,7 +7,6 @@ import orjson
 
 from muxly_dagster import pulling
 from muxly_dagster.assembly import Pull
-from muxly_dagster.collecting import Gathered
 from muxly_dagster.connectors.collector import Collector, CollectorPull, reading
 from muxly_dagster.lake import Lake, Writer
 from muxly_dagster.services import Services
@@ -37,8 +36,8 @@ def put(state: State, first: int, count: int, *, size: int = 7) -> None:
     for start in range(first, first + count, size):
         numbers = range(start, min(start + size, first + count))
         lines = [orjson.dumps({"id": f"e-{n}", "n": n, "text": "x" * (n % 40)}) for n in numbers]
-        gathered = Gathered("signups", lines, [f"e-{n}" for n in numbers], numbers)
-        posts.append(Post("app", [Part.of(gathered, [(f'{{"bad": {start}}}', "n is missing")])]))
+        refused = [(f'{{"bad": {start}}}', "n is missing")]
+        posts.append(Post("app", [Part("signups", lines, [f"e-{n}" for n in numbers], [b""] * len(lines), refused)]))
     for post in posts:
         state.inbox.put([post])
 
