@@ -251,9 +251,29 @@ def starting() -> list[Row]:
     ]
 
 
+def inbox() -> list[Row]:
+    """What waits in the inbox into the lake: a million events on SQLite, three million for the memory, half a million on Postgres."""
+    from benchmarks import inbox as waiting
+    from muxly_dagster_tests.peers import postgres as server
+
+    found: list[Row] = []
+    for events in (1_000_000, 3_000_000):
+        with waiting.filled(events) as (folder, database):
+            drained = waiting.drained(folder, database, events)
+        also = f"{drained.cpu:,.0f} per CPU second"
+        found.append(_row(f"{events:,} inbox events into the lake, SQLite", drained.rate, "events/s", 100_000, also=also))
+        found.append(_row(f"peak memory at {events:,} events", drained.peak, "MiB", 400, most=True))
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        address = server.shared(Path(place), buffers="128MB")
+        stack.callback(server.stop, Path(place))
+        folder, database = stack.enter_context(waiting.filled(500_000, stack.enter_context(server.fresh_database(address))))
+        drained = waiting.drained(folder, database, 500_000)
+    return [*found, _row("500,000 inbox events into the lake, Postgres", drained.rate, "events/s", 100_000)]
+
+
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     f.__name__: f
-    for f in (pull, postgres, offset, concurrency, rules, down, load, bigquery, sqlpull, upsert, hubspot, objects, webhook, starting)
+    for f in (pull, postgres, offset, concurrency, rules, down, load, bigquery, sqlpull, upsert, hubspot, objects, webhook, starting, inbox)
 }
 
 
