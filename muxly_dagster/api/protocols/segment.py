@@ -14,7 +14,7 @@ from starlette.responses import Response
 from muxly_dagster.api.guard import Sender, writer
 from muxly_dagster.api.problems import ApiError
 from muxly_dagster.api.protocols.speaking import refusals, route_that_tells
-from muxly_dagster.api.protocols.taking import PARAMETERS, SECURITY, source_of, told
+from muxly_dagster.api.protocols.taking import HEAVIER, PARAMETERS, SECURITY, source_of, told
 from muxly_dagster.api.service import service_of
 from muxly_dagster.collecting import Gathered, Rejected, segment
 
@@ -54,7 +54,7 @@ async def call(request: Request) -> Response:
         body = await collecting.body(request, hold)
         if sender is None:
             sender = await writer(request, segment.write_key(body))
-        found, rejected = await collecting.read(len(body), lambda: segment.read(body, called, received_at, collecting.limits))
+        found, rejected = await collecting.read(len(body) * HEAVIER, lambda: segment.read(body, called, received_at, collecting.limits))
         source = await source_of(request, sender, segment.TYPES if called in _MANY else [called])
         taken = await _taken(request, sender, source, found, rejected)
         if taken:
