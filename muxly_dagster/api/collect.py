@@ -114,7 +114,7 @@ async def collect(request: Request) -> Response:
     source, stream = request.path_params["source"], request.path_params["stream"]
     collecting = service_of(request).collecting
     query = request.query_params if request.scope["query_string"] else {}
-    timeout = _timeout(query.get("wait"), query.get("timeout"))
+    timeout = _timeout(query.get("wait"), query.get("timeout")) if query else None
     (await writer(request)).check(source, stream)
     taking = await collecting.taking(source, stream)
     key = idempotency_key(request)

@@ -4,6 +4,7 @@ A route reads the body (`body`), has it read into `Gathered` by one of `muxly_da
 """
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -11,8 +12,7 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 import orjson
-import xxhash
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from muxly_dagster.api import receipts
 from muxly_dagster.api.known import Known, Looking, Taking
@@ -70,7 +70,9 @@ class Collecting:
 
     async def known(self, within: float | None = None) -> Known:
         """Streams and keys. Raises RetryLater where the database cannot be asked."""
-        return await (self._looking.known() if within is None else self._looking.known(within))
+        if within is not None:
+            return await self._looking.known(within)
+        return self._looking.fresh or await self._looking.known()
 
     def hold(self) -> "Hold":
         """What one request holds in memory, to be opened around reading its body and whatever is made of it."""
@@ -81,22 +83,24 @@ class Collecting:
 
         Raises ApiError (400, 413, 415) for one that cannot be used, RetryLater where too many are held.
         """
-        most, length = self.limits.body, 0
-        said = request.headers.get("content-length", "")
+        headers, most = request.headers, self.limits.body
+        said = headers.get("content-length", "")
         if said.isdecimal() and int(said[:20]) > most:
             raise _too_large(f"the body has more than {most:,} bytes")
-        pieces: list[bytes] = []
-        try:
-            async for piece in request.stream():
-                length += len(piece)
-                if length > most:
-                    raise _too_large(f"the body has more than {most:,} bytes")
-                hold.add(len(piece))
-                pieces.append(piece)
-        except ClientDisconnect:
-            raise ApiError(400, "The request broke off") from None
-        body = pieces[0] if len(pieces) == 2 and not pieces[1] else b"".join(pieces)
-        encoding = request.headers.get("content-encoding", "")
+        pieces, length, more = [], 0, True
+        while more:
+            # Not by `Request.stream`, which takes longer than all the rest of this.
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ApiError(400, "The request broke off")
+            piece, more = message.get("body", b""), message.get("more_body", False)
+            length += len(piece)
+            if length > most:
+                raise _too_large(f"the body has more than {most:,} bytes")
+            hold.add(len(piece))
+            pieces.append(piece)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        encoding = headers.get("content-encoding", "")
         if encoding:
             body = await self.read(length * 4, lambda: decoded(body, encoding, most))
             hold.add(len(body))
@@ -150,9 +154,12 @@ class Collecting:
                 do="see that the pulls of the collector run; MUXLY_INBOX_BYTES sets the limit",
                 after=10,
             )
-        takings = [await self.taking(source, each.stream) for each in gathered]
+        takings = [known.streams.get((source, each.stream)) or await self.taking(source, each.stream) for each in gathered]
         size = sum(sum(map(len, each.lines)) for each in gathered)
-        parts, errors = await self.read(size, lambda: self._parts(source, gathered, takings))
+        if size < _LARGE:
+            parts, errors = self._parts(source, gathered, takings)
+        else:
+            parts, errors = await self.read(size, lambda: self._parts(source, gathered, takings))
         if not any(part.lines or part.refused for part in parts):
             rejected = [(each.index, each.reason) for part in gathered for each in part.rejected]
             if rejected:
@@ -160,7 +167,7 @@ class Collecting:
             return Accepted(receipts.write([], gathered, ()))
         post = Post(source, parts)
         if key or (body and all(each.repeatable and not any(each.ids) for each in gathered)):
-            post.fingerprint = xxhash.xxh3_128_digest(body)
+            post.fingerprint = hashlib.blake2b(body, digest_size=16).digest()
             post.key = request_mark(source, place, f"key:{key}" if key else f"body:{post.fingerprint.hex()}")
             post.receipt = lambda post: receipts.to_json(receipts.write(post.kept, gathered, errors)).decode()
         await self.writer.put(post)

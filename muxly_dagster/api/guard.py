@@ -69,18 +69,19 @@ async def writer(request: Request, given: str = "") -> Sender:
     Raises ApiError (401, 403, 429), and RetryLater where the keys cannot be read.
     """
     service = service_of(request)
+    collecting = service.collecting
     given = given or request.headers.get("x-write-key", "") or credentials(request)
-    known = await service.collecting.known()
+    known = await collecting.known()
     if given:
         if is_admin(service, given):
             return _ADMINISTRATOR
         hashed = key_hash(given)
         key = known.keys.get(hashed)
         if key is None and given.startswith(PREFIX):  # it may have been made a moment ago
-            known = await service.collecting.known(within=0.5)
+            known = await collecting.known(within=0.5)
             key = known.keys.get(hashed)
         if key is not None:
-            wait = service.collecting.rates.wait(key)
+            wait = collecting.rates.wait(key)
             if wait:
                 raise ApiError(429, "Too many requests", f"the write key {key.id} may send {key.rate}", retry_after=str(wait))
             return Sender(key)
@@ -112,12 +113,16 @@ def is_admin(service: Service, given: str) -> bool:
 
 def is_local(service: Service, request: Request) -> bool:
     """Whether a request comes from this machine and no web page of somebody else's had a browser send it (DNS rebinding, CSRF)."""
-    client = request.client.host if request.client else ""
-    host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
-    return service.loopback and _is_loopback(client) and _is_local_name(host) and (not origin or _is_local_name(origin.partition("://")[2]))
+    client = request.scope.get("client")
+    headers = request.headers
+    return service.loopback and client is not None and _is_local(client[0], headers.get("host", ""), headers.get("origin", ""))
 
 
 @functools.lru_cache(1000)
+def _is_local(client: str, host: str, origin: str) -> bool:
+    return _is_loopback(client) and _is_local_name(host) and (not origin or _is_local_name(origin.partition("://")[2]))
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -57,6 +57,11 @@ class Looking:
         self._streams: Mapping[tuple[str, str], Taking] = {}
         self._look: asyncio.Task[None] | None = None
 
+    @property
+    def fresh(self) -> Known | None:
+        """What is known, if that needs no look: for those who come by the thousand."""
+        return self._known if time.monotonic() - self._known.at <= _FRESH else None
+
     async def known(self, within: float = _BELIEVED) -> Known:
         """What is known, no older than so many seconds. Raises RetryLater where the database cannot be asked."""
         age = time.monotonic() - self._known.at

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from muxly_dagster.api.middleware import Requests
+from muxly_dagster.api.middleware.watching import Watched
 from muxly_dagster.api.problems import ApiError, answer, of_error, request_id
 from muxly_dagster.errors import MuxlyError
 
@@ -24,19 +26,23 @@ class PlainRequest(Request):
 
 
 class Straight:
-    """Answers posts to `PREFIX SOURCE / STREAM` by a function; everything else goes on to the app."""
+    """Answers posts to `PREFIX SOURCE / STREAM` by a function, watched as all requests are; everything else goes on to the app."""
 
-    def __init__(self, app: ASGIApp, *, prefix: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(self, app: ASGIApp, requests: Requests, *, prefix: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
         self._app, self._prefix, self._endpoint = app, prefix, endpoint
         self._route = SimpleNamespace(path=f"{prefix}{{source}}/{{stream}}")  # the name under which requests are counted
+        self._watched = Watched(self._answered, requests, log_all=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parts = self._parts(scope)
-        if parts is None:
-            await self._app(scope, receive, send)
-            return
-        scope["path_params"] = {"source": parts[0], "stream": parts[1]}
-        scope["route"] = self._route
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(self._prefix):
+            parts = scope["path"][len(self._prefix) :].split("/")
+            if len(parts) == 2 and all(parts):
+                scope["path_params"], scope["route"] = {"source": parts[0], "stream": parts[1]}, self._route
+                await self._watched(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = PlainRequest(scope, receive)
         try:
             response = await self._endpoint(request)
@@ -46,9 +52,3 @@ class Straight:
             problem, headers = of_error(error)
             response = answer(problem, request_id(request), headers)
         await response(scope, receive, send)
-
-    def _parts(self, scope: Scope) -> list[str] | None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(self._prefix):
-            return None
-        parts = scope["path"][len(self._prefix) :].split("/")
-        return parts if len(parts) == 2 and all(parts) else None
