@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muxly_dagster.collecting import Gathered, UnknownType, Unreadable, cloudevents
@@ -169,6 +169,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(min_size=1), st.text(min_size=1), st.dictionaries(st.text(max_size=8), json_values, max_size=5))
 def test_any_data_comes_out_as_it_went_in(id_: str, source: str, data: dict[str, Any]) -> None:
     try:

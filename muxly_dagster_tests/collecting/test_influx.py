@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muxly_dagster.collecting import Gathered, Unreadable, influx
@@ -132,6 +132,7 @@ def test_bytes_that_are_not_utf8_cost_their_line() -> None:
     assert list(gathered.indexes) == [0, 2]
 
 
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=200) | st.text(alphabet='m,= "\\v1i#\n\rt5', max_size=60).map(str.encode))
 def test_anything_is_either_read_or_rejected(body: bytes) -> None:
     gathered = read(body)
@@ -174,6 +175,7 @@ def written(value: object) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(

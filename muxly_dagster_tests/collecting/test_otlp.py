@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest, ExportMetricsServiceResponse
@@ -218,6 +218,7 @@ def in_hex(message: Any) -> Any:
 numbers = st.floats() | st.integers(-(2**63), 2**63 - 1)
 
 
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(numbers, st.integers(0, 2**64 - 1), st.dictionaries(st.text(max_size=4), st.text(max_size=4), max_size=3)), max_size=4
@@ -270,6 +271,7 @@ def test_a_body_that_is_cut_off_and_a_type_that_nobody_knows() -> None:
     assert otlp.read(b"", "metrics", PROTOBUF, "otlp_metrics").lines == []
 
 
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=200), st.sampled_from(["metrics", "logs", "traces"]), st.sampled_from([PROTOBUF, JSON]))
 def test_anything_is_read_rejected_or_unreadable(body: bytes, signal: otlp.Signal, content_type: str) -> None:
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import cramjam
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muxly_dagster.collecting import TooLarge, UnknownType, Unreadable, remote_write
@@ -164,6 +164,7 @@ def test_a_bomb_is_not_unpacked() -> None:
         remote_write.read(b"\x05" + bomb[4:], ONE, "p", Limits(body=1_000_000))
 
 
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300), st.sampled_from([ONE, TWO]))
 def test_anything_is_read_rejected_or_unreadable(content: bytes, content_type: str) -> None:
     for body in (content, bytes(cramjam.snappy.compress_raw(content))):

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muxly_dagster.collecting import Unreadable, segment
@@ -123,6 +123,7 @@ def test_a_body_that_is_no_batch_is_unreadable(body: bytes) -> None:
         segment.read(body, "batch", RECEIVED)
 
 
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(max_size=6), st.text() | st.integers() | st.none() | st.lists(st.text(max_size=3), max_size=2), max_size=5))
 def test_whatever_else_a_message_says_is_kept(message: dict[str, Any]) -> None:
     try:
