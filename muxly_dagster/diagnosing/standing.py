@@ -15,7 +15,7 @@ def inbox(subject: Subject) -> Sequence[Finding]:
     """How many collected events wait to be pulled."""
     name = "inbox"
     if subject.runtime is None:
-        return [Finding(name, "skipped", "the project is not loaded")]
+        return [Finding(name, "skipped", "the state database is not open")]
     waiting: dict[str, int] = {}
     for source, connector in subject.runtime.assembly.sources.items():
         if isinstance(connector, Collector):
@@ -32,7 +32,7 @@ def starts(subject: Subject) -> Sequence[Finding]:
     """Whether runs that are due have begun."""
     name = "starts of jobs"
     if subject.runtime is None:
-        return [Finding(name, "skipped", "the project is not loaded")]
+        return [Finding(name, "skipped", "the state database is not open")]
     now = dt.datetime.now(dt.UTC)
     late = [start for start in subject.runtime.state.starts.due(now) if now - start.due_at > _LATE]
     if late:
@@ -46,7 +46,7 @@ def breakers(subject: Subject) -> Sequence[Finding]:
     """Which destinations are left alone after failures, or switched off."""
     name = "breakers"
     if subject.runtime is None:
-        return [Finding(name, "skipped", "the project is not loaded")]
+        return [Finding(name, "skipped", "the state database is not open")]
     known = subject.runtime.assembly.destinations
     findings = []
     for each in subject.runtime.state.breakers.all():
@@ -63,7 +63,7 @@ def dead_letters(subject: Subject) -> Sequence[Finding]:
     """How many records are shelved."""
     name = "dead letters"
     if subject.runtime is None:
-        return [Finding(name, "skipped", "the project is not loaded")]
+        return [Finding(name, "skipped", "the state database is not open")]
     runtime = subject.runtime
     names = [*runtime.assembly.pulls, *runtime.assembly.targets]
     counts = {each: count for each in names if (count := runtime.state.ledger.count_open(each))}
@@ -80,7 +80,7 @@ def guarded(subject: Subject) -> Sequence[Finding]:
     if subject.environ.get("MUXLY_ADMIN_TOKEN"):
         return [Finding(name, "ok", "an admin token is set")]
     if subject.runtime is None:
-        return [Finding(name, "skipped", "the project is not loaded")]
+        return [Finding(name, "skipped", "the state database is not open")]
     keys = sum(key.revoked_at is None for key in subject.runtime.state.keys.all())
     what = "no admin token is set: administrators can use the API on this machine only"
     return [Finding(name, "ok", f"{what}; {keys} write {'key' if keys == 1 else 'keys'}")]
@@ -90,7 +90,7 @@ def lags(subject: Subject) -> Sequence[Finding]:
     """How far deliveries are behind."""
     name = "deliveries"
     if subject.runtime is None:
-        return [Finding(name, "skipped", "the project is not loaded")]
+        return [Finding(name, "skipped", "the state database is not open")]
     behind: dict[str, int] = {}
     for target in subject.runtime.assembly.targets:
         try:
