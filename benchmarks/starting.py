@@ -67,7 +67,7 @@ def started(folder: Path) -> Iterator[tuple[httpx.Client, Orchestrator]]:
         orchestrator = Orchestrator(folder / "dagster")
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{ports[1]}", timeout=30) as client:
-                _until(lambda: process.poll() is None and _answers(client), (folder / "dev.log"))
+                _until(lambda: "Ready after" in (folder / "dev.log").read_text("utf-8"), folder / "dev.log")
                 yield client, orchestrator
         finally:
             orchestrator.close()
@@ -89,12 +89,6 @@ def _call(client: httpx.Client, orchestrator: Orchestrator, number: int) -> Figu
         return first.at.timestamp() - sent
 
     return Figure(answered, at("run_starting"), at("engine_event", "Started process"), at("run_start"), at("step_start"))
-
-
-def _answers(client: httpx.Client) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return client.get("/readyz").status_code == 200
-    return False
 
 
 def _until(condition: Callable[[], object], log: Path | None = None) -> None:

@@ -107,7 +107,7 @@ def get_run(request: Request, id: RunId) -> RunDetail:
     """One run, with the counts of what it has pulled, transformed and delivered so far."""
     service = service_of(request)
     run = _known(service, id)
-    results = [Result.model_validate(made) for made in service.orchestrator.materializations(id)]
+    results = [Result.model_validate(made) for made in service.orchestrator.materializations(run.id)]
     return RunDetail(results=results, **_run(service, run).model_dump())
 
 
@@ -119,10 +119,10 @@ def cancel_run(request: Request, id: RunId) -> Run:
     if run.ended:
         raise ApiError(409, "It has ended", f"the run has ended already: {run.status}")
     try:
-        service.orchestrator.cancel(id)
+        service.orchestrator.cancel(run.id)
     except ConfigurationError as error:  # It ended, or was deleted, since it was looked at.
         raise ApiError(409, "It has ended", error.problems[0].what) from None
-    return _run(service, _known(service, id))
+    return _run(service, _known(service, run.id))
 
 
 @router.post("/v1/runs/{id}/retry", operation_id="retry_run", summary="Retry a run", status_code=202, response_model=Asked)
@@ -133,7 +133,7 @@ def retry_run(request: Request, id: RunId) -> Asked:
     if not run.ended or run.status == "success":
         what = "nothing of it failed" if run.ended else f"it has not ended: {run.status}"
         raise ApiError(409, "Nothing to retry", what, do="start its job again" if run.ended else "cancel it first, or wait")
-    return Asked(id=service.orchestrator.retry(id))
+    return Asked(id=service.orchestrator.retry(run.id))
 
 
 @router.get(
@@ -162,7 +162,7 @@ async def get_run_logs(
     after = read_cursor(cursor)
     if not isinstance(after, str | None):
         raise ApiError(400, "The cursor is of another list", do="use `next` of the page before as it stands, or leave it out")
-    await run_in_threadpool(_known, service, id)
+    id = (await run_in_threadpool(_known, service, id)).id
     if EVENT_STREAM in request.headers.get("accept", ""):
         if last_event_id == _END:
             return Response(status_code=204)
@@ -200,9 +200,14 @@ def _event(event: RunEvent) -> ServerSentEvent:
 
 
 def _known(service: Service, id: str) -> orchestrator.Run:
+    """The run of an id, or the one that began the start of that id: where Dagster was down, that is another one."""
     run = service.orchestrator.run(id)
+    start = service.state.starts.find(id) if run is None else None
+    if start is not None and start.run_id is not None:
+        run = service.orchestrator.run(start.run_id)
     if run is None:
-        raise not_found(f"there is no run {id}", "list them with GET /v1/runs")
+        waits = start is not None and start.ended is None
+        raise not_found(f"there is no run {id}", "it waits to begin; ask again" if waits else "list them with GET /v1/runs")
     return run
 
 

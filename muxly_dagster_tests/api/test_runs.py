@@ -101,6 +101,17 @@ def test_a_run_shows_what_started_it_and_what_came_of_it(api: Api, failed: str) 
     assert api.client.get("/v1/runs", headers={"authorization": ""}).status_code == 401
 
 
+def test_a_start_that_another_run_began_leads_to_that_run(api: Api, failed: str) -> None:
+    began, waits = RUN.replace("5a4b", "8a4b"), RUN.replace("5a4b", "9a4b")
+    for id in (began, waits):
+        api.service.state.starts.put(Start(id, "day", "cron", dt.datetime.now(dt.UTC)))
+    api.service.state.starts.begin(began, failed)
+    assert api.client.get(f"/v1/runs/{began}").json()["id"] == failed
+    assert api.client.get(f"/v1/runs/{began}/logs").json() == api.client.get(f"/v1/runs/{failed}/logs").json()
+    refused = api.client.get(f"/v1/runs/{waits}")
+    assert refused.status_code == 404 and "waits to begin" in refused.json()["do"]
+
+
 def test_the_log_comes_in_pages_that_go_on(api: Api, failed: str) -> None:
     whole = api.client.get(f"/v1/runs/{failed}/logs", params={"limit": 1000}).json()
     assert whole["next"] == ""
