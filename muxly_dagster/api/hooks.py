@@ -60,7 +60,7 @@ async def call_webhook(
     Calls that come while a run is waiting to begin are taken along by it. A repetition, by the sender's own id of the call, starts nothing.
     """
     service = service_of(request)
-    webhook = await run_in_threadpool(_webhook, service, job)
+    webhook = _webhook(service, job)
     body = await _read(request, parse_size(webhook.max_size))
     headers: dict[str, str] = {}
     for name, value in request.headers.items():

@@ -2,16 +2,19 @@
 
 import datetime as dt
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from muxly_dagster.errors import MuxlyError
 from muxly_dagster.intake import Call
 from muxly_dagster.state import tables
 from muxly_dagster.state.starts import Start, insert, take_turn
 
+_MOST_TOGETHER = 200
 _PAGE = 1000
 _PAGE_BYTES = 8 << 20
 
@@ -29,19 +32,30 @@ class Kept:
 
 
 class KeptCalls:
-    """The calls of all jobs. Raises RetryLater where the database cannot be reached."""
+    """The calls of all jobs. Raises RetryLater where the database cannot be reached.
+
+    Calls that come while others are written are written together, in the next transaction: what costs time is that the disk has it.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        # SQLite lets writers of one process wait by trying again and again; a lock lets the next one in at once.
-        self._one_at_a_time = threading.Lock() if engine.dialect.name == "sqlite" else None
+        self._queue: list[_Waiting] = []
+        self._lock, self._busy = threading.Lock(), False
 
     def put(self, call: Call, start: Start) -> Kept:
         """Keep a call, with the start that is to be opened for it if none is, in one transaction. The call's own `seq` is not looked at."""
-        if self._one_at_a_time is None:
-            return self._put(call, start)
-        with self._one_at_a_time:
-            return self._put(call, start)
+        mine = _Waiting(call, start)
+        with self._lock:
+            self._queue.append(mine)
+            mine.writes, self._busy = not self._busy, True
+        if not mine.writes:
+            mine.woken.wait()
+        if mine.writes:
+            self._write_waiting()
+        if mine.error is not None:
+            raise mine.error
+        assert mine.kept is not None
+        return mine.kept
 
     def after(self, job: str, seq: int, limit: int) -> Sequence[Call]:
         """The next calls of a job's webhook behind a seq, in order: at most `limit`, fewer where they are large.
@@ -90,26 +104,95 @@ class KeptCalls:
         with self._engine.begin() as connection:
             return connection.execute(sa.delete(table).where(*old, *([] if upto is None else [table.c.seq <= upto]))).rowcount
 
-    def _put(self, call: Call, start: Start) -> Kept:
-        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
-        values = {
-            "id": call.id,
-            "job": call.job,
-            "delivery_id": call.delivery_id,
-            "received_at": _text(call.received_at),
-            "headers": dict(call.headers),
-            "query": call.query,
-            "body": call.body,
-        }
-        jobs = tables.jobs
+    def _write_waiting(self) -> None:
+        """Write what waits, and leave what came meanwhile to the first that did."""
+        with self._lock:
+            batch, self._queue = self._queue[:_MOST_TOGETHER], self._queue[_MOST_TOGETHER:]
+        try:
+            self._write(batch)
+        finally:
+            with self._lock:
+                self._busy = bool(self._queue)
+                if self._queue:
+                    self._queue[0].writes = True
+                    self._queue[0].woken.set()
+            for waiting in batch:
+                waiting.woken.set()
+
+    def _write(self, batch: list["_Waiting"]) -> None:
+        try:
+            kept = self._put(batch)
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, MuxlyError):
+                for waiting in batch:
+                    waiting.error = error
+                return
+            for waiting in batch:  # one of them is at fault, and the others are not to suffer for it
+                self._write([waiting])
+            return
+        for waiting, what in zip(batch, kept, strict=True):
+            waiting.kept = what
+
+    def _put(self, batch: list["_Waiting"]) -> list[Kept]:
+        insert_call = _INSERT[self._engine.dialect.name]
+        paused: dict[str, bool] = {}
+        kept: list[Kept] = []
         with self._engine.begin() as connection:
-            take_turn(connection, call.job, shared=True)
-            insert_call = dialect.insert(tables.calls).values(**values).on_conflict_do_nothing().returning(tables.calls.c.seq)
-            if connection.scalar(insert_call) is None:
-                return Kept(known=True)
-            opened = start if insert(connection, start) else None
-            paused = bool(connection.scalar(sa.select(jobs.c.paused).where(jobs.c.name == call.job)))
-        return Kept(opened=opened, paused=paused)
+            for job in sorted({waiting.call.job for waiting in batch}):
+                take_turn(connection, job, shared=True)
+            for waiting in batch:
+                call = waiting.call
+                if connection.scalar(insert_call, _row(call)) is None:
+                    kept.append(Kept(known=True))
+                elif call.job in paused:  # a start is open since the first call of this job
+                    kept.append(Kept(paused=paused[call.job]))
+                else:
+                    opened = _open(connection, waiting.start)
+                    paused[call.job] = bool(connection.scalar(_PAUSED, {"job": call.job}))
+                    kept.append(Kept(opened=opened, paused=paused[call.job]))
+        return kept
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A call that is to be written, and what became of that. Its thread is woken when it was, or when it is to write itself."""
+
+    call: Call
+    start: Start
+    woken: threading.Event = field(default_factory=threading.Event)
+    writes: bool = False
+    kept: Kept | None = None
+    error: Exception | None = None
+
+
+_INSERT = {
+    name: dialect.insert(tables.calls).on_conflict_do_nothing().returning(tables.calls.c.seq)
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+_HAS_ENDED = sa.select(tables.starts.c.ended.is_not(None)).where(tables.starts.c.id == sa.bindparam("start"))
+_PAUSED = sa.select(tables.jobs.c.paused).where(tables.jobs.c.name == sa.bindparam("job"))
+
+
+def _open(connection: sa.Connection, start: Start) -> Start | None:
+    """Open a start unless one of the job is open. A call that was forgotten and comes again may find a start of its own that has ended."""
+    if insert(connection, start):
+        return start
+    if not connection.scalar(_HAS_ENDED, {"start": start.id}):
+        return None
+    anew = replace(start, id=str(uuid.uuid4()))
+    return anew if insert(connection, anew) else None
+
+
+def _row(call: Call) -> dict[str, object]:
+    return {
+        "id": call.id,
+        "job": call.job,
+        "delivery_id": call.delivery_id,
+        "received_at": _text(call.received_at),
+        "headers": dict(call.headers),
+        "query": call.query,
+        "body": call.body,
+    }
 
 
 def _page(connection: sa.Connection, which: sa.ColumnElement[bool], seq: int, limit: int) -> list[Call]:

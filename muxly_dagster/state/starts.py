@@ -144,9 +144,14 @@ class Starts:
             return done.rowcount
 
 
+_INSERT = {
+    name: dialect.insert(tables.starts).on_conflict_do_nothing().returning(tables.starts.c.id)
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+
+
 def insert(connection: sa.Connection, start: Start) -> bool:
     """Write a start down unless there is one of its id, or an open one of a webhook of the same job; answers whether it was."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     values = {
         "id": start.id,
         "job": start.job,
@@ -155,8 +160,7 @@ def insert(connection: sa.Connection, start: Start) -> bool:
         "tags": dict(start.tags),
         "attempts": 0,
     }
-    query = dialect.insert(tables.starts).values(**values).on_conflict_do_nothing().returning(tables.starts.c.id)
-    return connection.scalar(query) is not None
+    return connection.scalar(_INSERT[connection.dialect.name], values) is not None
 
 
 def take_turn(connection: sa.Connection, job: str, *, shared: bool = False) -> None:

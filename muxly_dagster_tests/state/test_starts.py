@@ -1,8 +1,10 @@
 """Starts begin once, calls are kept once and taken by one start, whoever comes at the same time; on SQLite and on Postgres."""
 
 import contextlib
+import dataclasses
 import datetime as dt
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import sqlalchemy as sa
 from muxly_dagster.intake import Call
 from muxly_dagster.state import Start, State, tables
 from muxly_dagster.state.calls import Kept
+from muxly_dagster.state.starts import take_turn
 from muxly_dagster_tests.peers.postgres import fresh_database
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -178,6 +181,38 @@ def test_old_calls_are_forgotten_once_they_were_taken_and_stored(state: State) -
     assert state.starts.prune(NOW) == 1
     assert state.starts.find("start of a") is None
     assert state.starts.find("start of waits") is not None
+
+
+def test_a_call_that_was_forgotten_and_comes_again_finds_a_start(state: State) -> None:
+    put(state, "a", at=later(days=-10))
+    put(state, "b")
+    state.starts.begin("start of a", "r1")
+    assert state.calls.prune("on_deal", NOW) == 1
+    assert state.starts.prune(NOW) == 0
+    again = put(state, "a")
+    assert again.opened is not None and again.opened.id != "start of a"
+    assert state.starts.begin(again.opened.id, "r2")
+    assert deliveries(state, again.opened.id) == ["a"]
+
+
+def test_calls_that_wait_for_the_disk_are_written_together_and_one_that_cannot_be_hurts_no_other(state: State) -> None:
+    broken = dataclasses.replace(a_call("broken"), headers={"x": object()})  # type: ignore[dict-item]
+    with ThreadPoolExecutor(12) as threads:
+        with state.engine.begin() as connection:
+            take_turn(connection, "on_deal")  # nobody else writes meanwhile
+            first = threads.submit(put, state, "first")
+            futures = [threads.submit(put, state, f"d{number}") for number in range(8)]
+            futures += [threads.submit(put, state, "d0")]
+            bad = threads.submit(state.calls.put, broken, Start("s", "on_deal", "webhook", NOW))
+            while len(state.calls._queue) < 10:
+                time.sleep(0.001)
+        kept = [first.result(), *(future.result() for future in futures)]
+        with pytest.raises(Exception, match="not JSON serializable"):
+            bad.result()
+    assert sum(each.opened is not None for each in kept) == 1
+    assert sum(each.known for each in kept) == 1
+    assert state.calls.waiting("on_deal") == 9
+    assert put(state, "after").known is False
 
 
 def test_many_at_once_lose_no_call_and_take_none_twice(state: State) -> None:
