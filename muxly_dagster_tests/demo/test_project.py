@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pyarrow.dataset
 from rich.console import Console
 
@@ -18,6 +19,7 @@ from muxly_dagster.demo.data import collection
 from muxly_dagster.outcome import Outcome
 from muxly_dagster.runtime import Runtime
 from muxly_dagster.settings import Settings
+from muxly_dagster.state.posts import Part, Post
 
 PULLS = {
     "crm.contacts": "contacts",
@@ -51,6 +53,7 @@ def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_pat
         with Runtime.open(Settings.from_environ(environ), environ) as runtime:
             assembly = runtime.assembly
             names = [*assembly.pulls, *assembly.transforms, *assembly.targets]
+            post_signup(runtime, f"day-{len(days) + 1}@example.com")
             days.append({name: runtime.run(name, run_id=f"day-{len(days) + 1}") for name in names})
             metrics.append(exposed(runtime))
         chats.append(httpx.get(f"{environ['DEMO_API']}/chat").json())
@@ -64,13 +67,16 @@ def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_pat
     for day, outcomes in enumerate(days, 1):
         assert {pull: outcomes[pull].changed for pull in PULLS} == {pull: changes(name, day) for pull, name in PULLS.items()}
         for name, outcome in outcomes.items():
-            if name not in PULLS and "." in name:
+            if "." in name and name not in (*PULLS, "app.signups"):
                 assert outcome.read == outcome.accepted + outcome.refused + outcome.unrouted, name
     assert days[1]["crm.deals"].read < 500, "deals say what changed, so a second day need not read them all"
 
     assert rows_in(tmp_path / "out" / "demo.db", "billing_invoices") == len(collection("invoices", 2))
     archived = pyarrow.dataset.dataset(tmp_path / "out" / "invoices", format="parquet", exclude_invalid_files=True)
     assert archived.count_rows() == changes("invoices", 1) + changes("invoices", 2)
+    assert rows_in(tmp_path / "out" / "demo.db", "app_signups") == 2
+    posted = [orjson.loads(line)["data"] for file in sorted((tmp_path / "out" / "signups").rglob("*.ndjson")) for line in file.open()]
+    assert [event["email"] for event in posted] == ["day-1@example.com", "day-2@example.com"]
     for day, taken in enumerate(hooks):
         assert taken["taken"] == taken["distinct"] == days[day]["big_deals.sales_hook"].accepted
     assert days[0]["big_deals.sales_hook"].refused == 4, "the four deals without a name"
@@ -80,6 +86,11 @@ def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_pat
     for day, text in enumerate(metrics, 1):
         counted = re.findall(r'^invoices_total\{[^}]*status="\w+"[^}]*\} ([0-9.]+)$', text, re.MULTILINE)
         assert sum(map(float, counted)) == len({item.id for past in range(1, day + 1) for item in collection("invoices", past)})
+
+
+def post_signup(runtime: Runtime, email: str) -> None:
+    """What the API does with a posted event."""
+    runtime.state.inbox.put([Post("app", [Part("signups", [orjson.dumps({"email": email})], [email], [b""])])])
 
 
 def exposed(runtime: Runtime) -> str:
