@@ -29,6 +29,12 @@ class Reloading:
                 self._thread = threading.Thread(target=self._work, name="muxly-reloading", daemon=True)
                 self._thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether Dagster has still to load a change."""
+        with self._lock:
+            return self._thread is not None
+
     def close(self) -> None:
         """Try no more; a reload that is under way ends first."""
         self._ended.set()

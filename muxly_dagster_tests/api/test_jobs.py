@@ -1,20 +1,18 @@
 """/v1/jobs: jobs are made, changed, deleted, paused, resumed and started; what would not do in muxly.yaml does not do here."""
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from muxly_dagster.api.app import create_app
 from muxly_dagster.api.service import Service
 from muxly_dagster.errors import ConfigurationError, RetryLater
 from muxly_dagster.orchestrator import Orchestrator, Run
 from muxly_dagster.settings import Settings
+from muxly_dagster_tests.api.inside import Api
 
 PROJECT = """
 sources:
@@ -56,27 +54,6 @@ class Remembering(Orchestrator):
 
     def close(self) -> None:
         """Nothing was opened."""
-
-
-class Api:
-    """The app, spoken to in its own process as from this machine."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self._app = create_app(service)
-
-    def __call__(self, method: str, path: str, json: Any = None, **headers: str) -> httpx.Response:
-        async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(self._app, client=("127.0.0.1", 50_000))
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                sent = {name.replace("_", "-"): value for name, value in headers.items()}
-                return (
-                    await client.request(method, path, json=json, headers=sent)
-                    if json is not None
-                    else await client.request(method, path, headers=sent)
-                )
-
-        return asyncio.run(ask())
 
 
 def seen(condition: Callable[[], bool]) -> bool:
