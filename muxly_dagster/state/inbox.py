@@ -23,6 +23,9 @@ _ROWS = 500
 _TIDYING = 0.5  # seconds of forgetting
 
 
+_INSERT = sa.insert(tables.inbox)
+
+
 @dataclass(frozen=True, slots=True)
 class Depth:
     """What of one stream waits: parcels, events in them, bytes, and when the oldest was received."""
@@ -92,7 +95,7 @@ class SharedInbox:
         for (source, stream), parcel in by_stream.items():
             if parcel.lines or parcel.refused:
                 row = {"source": source, "stream": stream, "received_at": received_at, **parcel.row()}
-                result = connection.execute(sa.insert(tables.inbox).values(**row))
+                result = connection.execute(_INSERT, row)
                 parcel.stored(int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0)
 
     # ---- what waits ---------------------------------------------------------------------------------------------------

@@ -33,6 +33,13 @@ _POSTGRES_PIECES = (
 _POSTGRES_FIND = f"select mark from inbox_ids join ({_POSTGRES_PIECES.format(more='')}) as given using (mark)"
 _POSTGRES_ADD = f"insert into inbox_ids (mark, at) {_POSTGRES_PIECES.format(more=', :at')} on conflict do nothing"
 
+# Built once: they are asked for every group of requests.
+_recent = tables.inbox_recent.c
+_INSERT = sa.insert(tables.inbox_recent)
+_FIRST = sa.select(sa.func.min(_recent.seq))
+_ANY = sa.select(tables.inbox_ids.c.at).limit(1)
+_BEHIND = sa.select(_recent.seq, _recent.marks).where(_recent.seq > sa.bindparam("last")).order_by(_recent.seq)
+
 
 class Marks:
     """The marks of all streams. Everything but `settle` belongs into the one transaction that stores events at a time."""
@@ -44,6 +51,7 @@ class Marks:
         self._first = self._last = 0  # the rows of `inbox_recent` that are in memory
         self._added: list[bytes] = []
         self._swept = b""
+        self._any = True  # in the index
         sqlite = engine.dialect.name == "sqlite"
         self._find, self._add = (sa.text(q) for q in ((_SQLITE_FIND, _SQLITE_ADD) if sqlite else (_POSTGRES_FIND, _POSTGRES_ADD)))
         self.full = False
@@ -61,7 +69,7 @@ class Marks:
         if fresh:
             fresh -= self._recent
             fresh -= self._older
-            fresh.difference_update(self._indexed(connection, fresh))
+            fresh.difference_update(list(self._indexed(connection, fresh)))
         self._added = list(fresh)
         if len(given) == count == len(fresh):
             return [frozenset()] * len(marks)
@@ -71,7 +79,7 @@ class Marks:
         """Write what `known` has found to be new."""
         if self._added:
             row = {"at": int(time.time()), "count": len(self._added), "marks": b"".join(self._added)}
-            result = connection.execute(sa.insert(tables.inbox_recent).values(**row))
+            result = connection.execute(_INSERT, row)
             self._row = int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
 
     def committed(self) -> None:
@@ -106,8 +114,8 @@ class Marks:
         with turn:
             with self._engine.begin() as connection:
                 connection.execute(sa.delete(table).where(table.c.seq <= upto))
-                first = connection.scalar(sa.select(sa.func.min(table.c.seq))) or 0
-            self._older, self._first = set(), first
+                first = connection.scalar(_FIRST) or 0
+            self._older, self._first, self._any = set(), first, True
 
     def forget(self, connection: sa.Connection, before: int) -> bool:
         """Forget some of the marks from before this time (seconds since 1970); whether that was the last step of a round over all."""
@@ -124,19 +132,19 @@ class Marks:
 
     def _read(self, connection: sa.Connection) -> None:
         """Take in what other processes have written, and forget what one of them has brought into the index."""
-        table = tables.inbox_recent
-        first = connection.scalar(sa.select(sa.func.min(table.c.seq))) or 0
+        first = connection.scalar(_FIRST) or 0
         if first != self._first:
             self._recent, self._older, self._first = set(), set(), first
             self._last = first - 1 if first else self._last
-        for seq, marks in connection.execute(sa.select(table.c.seq, table.c.marks).where(table.c.seq > self._last).order_by(table.c.seq)):
+            self._any = connection.scalar(_ANY) is not None
+        for seq, marks in connection.execute(_BEHIND, {"last": self._last}):
             self._recent.update(_pieces(bytes(marks), MARK))
             self._last = int(seq)
 
     def _indexed(self, connection: sa.Connection, marks: set[bytes]) -> Iterator[bytes]:
         # In order, neighbours in the index are read together.
-        given = b"".join(sorted(marks))
-        if given:
+        if self._any and marks:
+            given = b"".join(sorted(marks))
             for (mark,) in connection.execute(self._find, {"marks": given, "size": len(given)}):
                 yield bytes(mark)
 

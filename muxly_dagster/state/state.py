@@ -27,6 +27,7 @@ HEAD = "0005"
 """The newest migration; a database that stands there needs no Alembic at start."""
 
 _SCHEMA = "muxly"
+_PAGES, _LARGE_PAGES = 4096, 16384  # bytes; large ones where most of what is written is large
 
 
 class State:
@@ -56,7 +57,7 @@ class State:
         engine = _opened(url, home)
         # SQLite has one writer at a time: collected events go into a file of their own, so that neither they nor runs wait for each other.
         beside = _inbox_url(url)
-        return cls(engine, home / "locks", _opened(beside, home) if beside else None)
+        return cls(engine, home / "locks", _opened(beside, home, page=_LARGE_PAGES) if beside else None)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -86,8 +87,8 @@ class State:
                     connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
 
 
-def _opened(url: str, home: Path) -> sa.Engine:
-    engine = _engine(url)
+def _opened(url: str, home: Path, page: int = _PAGES) -> sa.Engine:
+    engine = _engine(url, page)
     explain(engine)
     try:
         with _at_start(engine, home):
@@ -107,7 +108,7 @@ def _inbox_url(url: str) -> str:
     return parsed.set(database=str(path.with_name(f"{path.stem}-inbox{path.suffix}"))).render_as_string(hide_password=False)
 
 
-def _engine(url: str) -> sa.Engine:
+def _engine(url: str, page: int = _PAGES) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
@@ -120,7 +121,7 @@ def _engine(url: str) -> sa.Engine:
             with usable_folder(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, connect_args={"isolation_level": None, "timeout": 30})
-        sa.event.listen(engine, "connect", _sqlite_settings)
+        sa.event.listen(engine, "connect", lambda connection, _: _sqlite_settings(connection, page))
         sa.event.listen(engine, "begin", _begin)
         return engine
     if parsed.get_backend_name() == "postgresql":
@@ -133,7 +134,8 @@ def _engine(url: str) -> sa.Engine:
     )
 
 
-def _sqlite_settings(connection: Any, _record: Any) -> None:
+def _sqlite_settings(connection: Any, page: int) -> None:
+    connection.execute(f"pragma page_size={page}")  # counts for a new file only
     connection.execute("pragma journal_mode=wal")
     connection.execute("pragma synchronous=full")
     connection.execute("pragma busy_timeout=30000")
