@@ -153,9 +153,9 @@ def served(app: FastAPI) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def running(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Shop]:
+def running(folder: Path, environ: Mapping[str, str] | None = None, project: str = PROJECT) -> Iterator[Shop]:
     """The project after its first runs: order 1003 is a dead letter of big_orders.hook."""
-    write(folder)
+    write(folder, project)
     with Server(reply) as hook:
         shop = opened(folder, {"MUXLY_ADMIN_TOKEN": TOKEN, "MUXLY_RATE_LIMIT": "off", "HOOK_URL": hook.url, **(environ or {})})
         for name in ("shop.orders", "customers", *shop.service.runtime.assembly.targets):
