@@ -1,6 +1,7 @@
 """`muxly serve`: the processes of a Muxly in production, each in the foreground, or all of them under one supervisor."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -168,6 +169,8 @@ def _workspace(folder: Path) -> Path:
 def _become(command: list[str], settings: Settings, folder: Path) -> None:
     """Let Dagster take the place of this process, so that signals and exit codes are its own."""
     environ = os.environ | {"DAGSTER_HOME": str(folder), "MUXLY_PROJECT": str(settings.project), "MUXLY_HOME": str(settings.home)}
+    # A shell's background job inherits SIGINT as ignored, and Dagster would treat SIGTERM as it treats SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         os.execve(command[0], command, environ)
     except OSError as error:
