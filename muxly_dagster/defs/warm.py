@@ -14,6 +14,9 @@ _CODE_SERVER = ["api", "grpc"]
 """How Dagster calls the process that holds the code, and starts the runs: `dagster api grpc` (dagster/_grpc/server.py, 1.13.27)."""
 
 
+_LOADS_THE_PROJECT = "muxly_dagster.definitions"
+
+
 def is_code_server(arguments: Sequence[str]) -> bool:
     """Whether this process is one that starts runs. A run has the arguments of the server that started it, but is its child."""
     return list(arguments[1:3]) == _CODE_SERVER and multiprocessing.parent_process() is None
@@ -27,8 +30,10 @@ def start_runs_warm() -> None:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return
     forked = multiprocessing.get_context("forkserver")
+    # What this project took to load: its connectors, its destinations, the storage of its home. The project itself is not among it.
+    needed = [name for name in sys.modules if name.startswith("muxly_dagster.") and name != _LOADS_THE_PROJECT]
     storage = [name for name in ("dagster_postgres",) if name in sys.modules]
-    forked.set_forkserver_preload(["muxly_dagster.defs.preloaded", *storage])
+    forked.set_forkserver_preload(["muxly_dagster.defs.preloaded", *storage, *needed])
     spawned = multiprocessing.get_context("spawn")
     spawned.Process = forked.Process  # type: ignore[misc, assignment]
     multiprocessing.forkserver.ensure_running()
