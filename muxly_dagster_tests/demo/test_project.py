@@ -75,7 +75,8 @@ def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_pat
     archived = pyarrow.dataset.dataset(tmp_path / "out" / "invoices", format="parquet", exclude_invalid_files=True)
     assert archived.count_rows() == changes("invoices", 1) + changes("invoices", 2)
     assert rows_in(tmp_path / "out" / "demo.db", "app_signups") == 2
-    posted = [orjson.loads(line)["data"] for file in sorted((tmp_path / "out" / "signups").rglob("*.ndjson")) for line in file.open()]
+    files = sorted((tmp_path / "out" / "signups").rglob("*.ndjson"))
+    posted = [orjson.loads(line)["data"] for file in files for line in file.read_bytes().splitlines()]
     assert [event["email"] for event in posted] == ["day-1@example.com", "day-2@example.com"]
     for day, taken in enumerate(hooks):
         assert taken["taken"] == taken["distinct"] == days[day]["big_deals.sales_hook"].accepted
