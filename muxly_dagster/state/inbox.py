@@ -102,15 +102,17 @@ class SharedInbox:
 
     def parcels(self, source: str, stream: str, after: int, limit: int) -> Sequence[Parcel]:
         """The next parcels behind a seq: about `limit` bytes of them, at least one if there is any. None turns up later below them."""
-        table = tables.inbox
+        table, last, size, more = tables.inbox, after, 0, True
         with self._reading() as connection:
-            last, size = 0, 0
-            for seq, each in connection.execute(self._places(source, stream).where(table.c.seq > after).limit(_ROWS)):
-                if size >= limit:
-                    break
-                last, size = seq, size + each
+            while more and size < limit:
+                rows = connection.execute(self._places(source, stream).where(table.c.seq > last).limit(_ROWS)).all()
+                for seq, each in rows:
+                    if size >= limit:
+                        break
+                    last, size = seq, size + each
+                more = len(rows) == _ROWS
             query = sa.select(table).where(_of(source, stream), table.c.seq > after, table.c.seq <= last).order_by(table.c.seq)
-            return [_parcel(row) for row in connection.execute(query).mappings()] if last else []
+            return [_parcel(row) for row in connection.execute(query).mappings()] if last > after else []
 
     def let_go(self, source: str, stream: str, upto: int) -> None:
         """Delete the parcels up to a seq, some at a time: a process that is killed between goes on with the next call."""
