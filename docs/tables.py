@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from docs.reference import reference
 from muxly_dagster import catalog, fragment
 from muxly_dagster.connector import Connector
 from muxly_dagster.destination import Destination
@@ -29,7 +30,11 @@ _MANIFEST = "any REST API that a YAML file describes"
 def pages() -> list[Path]:
     """The pages that may have generated parts."""
     rooms = [ROOT / "docs" / room for room in _OF_ONE]
-    return [ROOT / "README.md", *(page for room in rooms for page in (room.with_suffix(".md"), *sorted(room.glob("*.md"))))]
+    return [
+        ROOT / "README.md",
+        ROOT / "docs" / "reference" / "api.md",
+        *(page for room in rooms for page in (room.with_suffix(".md"), *sorted(room.glob("*.md")))),
+    ]
 
 
 def written(page: Path) -> str:
@@ -39,6 +44,7 @@ def written(page: Path) -> str:
         "connectors": partial(connectors, f"{below}connectors"),
         "destinations": partial(destinations, f"{below}destinations"),
         "shared": shared,
+        "api": reference,
     }
     if page.parent.name in _OF_ONE:
         parts = {name: partial(write, page.stem) for name, write in _OF_ONE[page.parent.name].items()}

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import signal
 import socket
 from collections.abc import Mapping
@@ -27,11 +28,14 @@ _SECONDS_KEPT_ALIVE = 75  # longer than proxies keep their connections: else the
 
 def serve(listener: socket.socket, environ: Mapping[str, str], *, proxies: str, access_log: bool, quiet: bool = False) -> None:
     """Answer on a socket until a signal comes; requests under way are finished. Raises ConfigurationError for an unsound project."""
+    if access_log:
+        _log_requests()
     settings = Settings.from_environ(environ)
     host, port = listener.getsockname()[:2]
     code_server = environ.get("MUXLY_CODE_SERVER") or f"127.0.0.1:{DEFAULT_CODE_PORT}"
     orchestrator = Orchestrator(home.dagster_home(settings.home, environ), code_server)
-    service = Service.open(settings, environ, orchestrator, loopback=addresses.is_loopback(host))
+    # Behind a proxy, what comes from this machine may come from anywhere.
+    service = Service.open(settings, environ, orchestrator, loopback=addresses.is_loopback(host) and not proxies)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(service),
@@ -39,8 +43,8 @@ def serve(listener: socket.socket, environ: Mapping[str, str], *, proxies: str, 
             http="httptools",
             ws="none",
             lifespan="on",
-            log_level="info" if access_log else "warning",
-            access_log=access_log,
+            log_level="warning",
+            access_log=False,  # uvicorn's has the query in it
             server_header=False,
             proxy_headers=bool(proxies),
             forwarded_allow_ips=proxies or None,
@@ -83,3 +87,13 @@ def inherited(fd: int) -> socket.socket:
     with contextlib.suppress(OSError):
         return socket.socket(fileno=fd)
     raise ConfigurationError(f"there is no socket {fd}", do="leave --fd out: it is what a supervisor hands over")
+
+
+def _log_requests() -> None:
+    """Write the lines of `muxly.access`, one of JSON for each request, on standard error."""
+    lines = logging.StreamHandler()
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("muxly.access")
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    log.propagate = False
