@@ -176,7 +176,11 @@ def _line(content: bytes) -> bytes:
 
 
 def _reason(error: ValueError) -> str:
-    return "is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8"
+    if isinstance(error, msgspec.ValidationError):
+        return "its id is neither text nor a whole number" if "`$." in str(error) else "is no JSON object"
+    return str(error)
 
 
 def _too_many(items: int) -> TooLarge:
