@@ -54,7 +54,7 @@ def api(
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes share the port.")] = 1,
     behind: Proxies = "",
     access_log: AccessLog = False,
-    fd: Annotated[int, typer.Option("--fd", hidden=True)] = -1,
+    fd: Annotated[int, typer.Option("--fd", help="A socket that listens already, by its number, in place of host and port.")] = -1,
 ) -> None:
     """Serve the API."""
     from muxly_dagster.cli import answering
