@@ -26,6 +26,8 @@ shown_key = HTTPBearer(
 )
 """How routes that ask for a `writer` show it."""
 
+_PASSED_ON = ("x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host", "via")
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
@@ -102,7 +104,8 @@ def credentials(request: Request) -> str:
     """What a request signs in with: a bearer token, or the user name (a write key, as Segment's clients send it) or password of basic."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
-        return _of_basic(value)
+        # Once somebody has signed in to a page, a browser adds this to whatever any other page has it send here.
+        return "" if request.method not in _SAFE and _is_of_another_site(request) else _of_basic(value)
     return value.strip() if scheme.lower() in ("bearer", "token") else ""
 
 
@@ -112,10 +115,26 @@ def is_admin(service: Service, given: str) -> bool:
 
 
 def is_local(service: Service, request: Request) -> bool:
-    """Whether a request comes from this machine and no web page of somebody else's had a browser send it (DNS rebinding, CSRF)."""
+    """Whether a request comes from this machine, no proxy passed it on for somebody else, and no web page of somebody else's had a browser
+    send it (DNS rebinding, CSRF; https://www.w3.org/TR/fetch-metadata/).
+    """
     client = request.scope.get("client")
     headers = request.headers
+    if any(name in headers for name in _PASSED_ON):
+        return False
+    if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":  # a link may lead here
+        return False
     return service.loopback and client is not None and _is_local(client[0], headers.get("host", ""), headers.get("origin", ""))
+
+
+def _is_of_another_site(request: Request) -> bool:
+    """Whether a page of another site had a browser send this. Browsers that do not say so name the page's origin, at least."""
+    headers = request.headers
+    site = headers.get("sec-fetch-site", "")
+    if site:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin", "")
+    return bool(origin) and origin.partition("://")[2].lower() != headers.get("host", "").lower()
 
 
 @functools.lru_cache(1000)
