@@ -1,5 +1,6 @@
 """Content codings of requests (RFC 9110, 8.4): gzip, deflate, zstd, identity; undone with an eye on what comes out."""
 
+import re
 import zlib
 from collections.abc import Callable
 
@@ -8,6 +9,9 @@ from muxly_dagster.collecting.events import TooLarge, UnknownType, Unreadable
 ACCEPTED = "gzip, deflate, zstd"
 
 _PIECE = 1 << 20
+_FIRST = 1 << 10  # bytes of a gzip member that are looked at first
+_MEMBERS = 20_000
+_ZEROS = re.compile(rb"\0*")
 _WINDOW = 23
 """What a zstd decoder may be asked to remember, as a power of two (RFC 9659: 8 MiB over HTTP)."""
 
@@ -29,12 +33,27 @@ def decoded(body: bytes, encoding: str, most: int) -> bytes:
 
 def _gzip(body: bytes, most: int) -> bytes:
     """One member or several (RFC 1952, 2.2)."""
-    found = bytearray()
-    while body:
-        member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        found += _inflated(member, body, most - len(found), most)
-        body = member.unused_data.lstrip(b"\0")  # some pad what they send
-    return bytes(found)
+    found, view, place = bytearray(), memoryview(body), 0
+    for _ in range(_MEMBERS):
+        member, length = zlib.decompressobj(zlib.MAX_WBITS | 16), _FIRST
+        while not member.eof and place < len(body):
+            # Piece by piece, each larger than the one before: what zlib leaves of one it copies, and a member may be tiny.
+            found += _piece(member, view[place : place + length], most - len(found), most)
+            place += length
+            length *= 2
+        if not member.eof:
+            raise Unreadable("the compressed body is cut off")
+        place = min(place, len(body)) - len(member.unused_data)
+        place = _padding(body, place)
+        if place == len(body):
+            return bytes(found)
+    raise Unreadable(f"the body is made of more than {_MEMBERS:,} gzip members")
+
+
+def _padding(body: bytes, place: int) -> int:
+    """Where zeros end that begin here: some pad what they send."""
+    found = _ZEROS.match(body, place)
+    return found.end() if found else place
 
 
 def _deflate(body: bytes, most: int) -> bytes:
@@ -49,14 +68,19 @@ def _deflate(body: bytes, most: int) -> bytes:
 
 # zlib's own object has no name that could be said here.
 def _inflated(stream: "zlib._Decompress", body: bytes, left: int, most: int) -> bytes:
+    found = _piece(stream, body, left, most)
+    if not stream.eof:
+        raise Unreadable("the compressed body is cut off")
+    return found
+
+
+def _piece(stream: "zlib._Decompress", piece: bytes | memoryview, left: int, most: int) -> bytes:
     try:
-        found = stream.decompress(body, left + 1)
+        found = stream.decompress(piece, left + 1)
     except zlib.error as error:
         raise Unreadable(f"the body cannot be decompressed: {error}") from None
     if len(found) > left:
         raise _too_large(most)
-    if not stream.eof:
-        raise Unreadable("the compressed body is cut off")
     return found
 
 

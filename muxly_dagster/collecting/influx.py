@@ -49,6 +49,7 @@ _HEAD = re.compile(rf" *+({_MEASUREMENT})((?:,{_KEY}={_KEY})*+)(?= |,|\r?\n|\r?\
 _INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
 _DIGITS = frozenset("0123456789.+-eE")
 _LARGEST = sys.float_info.max
+_LINES = 10  # as many more lines than events a body may have: texts hold line breaks, too
 
 Value = float | int | bool | str
 Point = tuple[str, dict[str, str], dict[str, Value], str]
@@ -69,6 +70,8 @@ def read(body: bytes, stream: str, precision: str, now: int, limits: Limits = OR
         raise Unreadable(f"precision {precision[:20]!r} is none of ns, us, ms, s (and in version 1: n, u, m, h)")
     gathered = Gathered(stream)
     indexes: list[int] = []
+    if body.count(b"\n") > limits.items * _LINES:
+        raise TooLarge(f"the body has more than {limits.items * _LINES:,} lines")
     text = body.decode("utf-8", "surrogateescape")  # so that one line that is not UTF-8 is refused by itself
     heads: Heads = {}
     tally = Tally(limits)
@@ -81,6 +84,8 @@ def read(body: bytes, stream: str, precision: str, now: int, limits: Limits = OR
             place, number = end + 1, number + 1
             continue
         try:
+            if len(line) > limits.event:
+                raise ValueError(f"is longer than {limits.event:,} bytes")
             if '"' in line or "\\" in line or "  " in line or line[0] == " ":
                 point, end = _scan(text, place, heads)
             else:

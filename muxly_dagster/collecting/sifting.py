@@ -42,7 +42,7 @@ def sift(gathered: Gathered, limits: Limits) -> None:
 
 def refuse(gathered: Gathered, fault: Callable[[Any], str]) -> list[tuple[int, str, str]]:
     """Take out the events that have a fault, which is asked about each; answers the place in the request, text and reason of each."""
-    faults = {at: reason for at, line in enumerate(gathered.lines) if (reason := fault(_read(line)))}
+    faults = {at: reason for at, line in enumerate(gathered.lines) if (reason := _fault(line, fault))}
     refused = [(gathered.indexes[at], gathered.lines[at].decode(), reason) for at, reason in faults.items()]
     if faults:
         _leave(gathered, faults)
@@ -65,6 +65,13 @@ def fault_by(schema: Mapping[str, Any]) -> Callable[[Any], str]:
         return "does not meet the JSON Schema: " + "; ".join(errors)
 
     return fault
+
+
+def _fault(line: bytes, fault: Callable[[Any], str]) -> str:
+    try:
+        return fault(_read(line))
+    except ValueError:  # Python reads whole numbers up to some thousands of digits
+        return "has a number that is too long to be checked by the JSON Schema"
 
 
 def _told(error: Any) -> str:

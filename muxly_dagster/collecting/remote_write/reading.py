@@ -59,10 +59,11 @@ def read(body: bytes, content_type: str, stream: str, limits: Limits = ORDINARY)
     kinds: list[Kind | None] = []
     tally = Tally(limits)
     try:
-        found = _one(WriteRequest.FromString(content)) if version == "1.0" else _two(Request.FromString(content))
+        request = (WriteRequest if version == "1.0" else Request).FromString(content)
     except DecodeError:
         raise Unreadable(f"the body is no protobuf of remote write {version}, or is cut off") from None
-    for number, event in enumerate(found):
+    _check(request, limits)
+    for number, event in enumerate(_one(request) if version == "1.0" else _two(request)):
         if isinstance(event, str):
             tally.add()
             kinds.append(None)
@@ -101,6 +102,17 @@ def _decompressed(body: bytes, most: int) -> bytes:
         if isinstance(error, TooLarge):
             raise
         raise Unreadable("the body is not compressed with snappy (its block format), or is cut off") from None
+
+
+def _check(request: Any, limits: Limits) -> None:
+    """Raise TooLarge for more events or series than may be, before anything is made of them."""
+    if len(request.timeseries) > limits.items:
+        raise TooLarge(f"the request holds more than {limits.items:,} series")
+    count = 0
+    for series in request.timeseries:
+        count += len(series.samples) + len(series.histograms) + len(series.exemplars)
+        if count > limits.items:
+            raise TooLarge(f"the body holds more than {limits.items:,} events")
 
 
 # ---- messages into events ----------------------------------------------------------------------------------------------
