@@ -7,7 +7,6 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -18,6 +17,7 @@ from muxly_dagster.api import receipts
 from muxly_dagster.api.known import Known, Looking, Taking
 from muxly_dagster.api.problems import ApiError, not_found
 from muxly_dagster.api.rates import Rates
+from muxly_dagster.api.receiving import SHORT, Hold, Room, received, too_large
 from muxly_dagster.api.storing import Storing
 from muxly_dagster.api.tidying import Tidying
 from muxly_dagster.api.writing import Writer
@@ -39,8 +39,10 @@ REMEMBER = dt.timedelta(days=7)
 """How long ids and Idempotency-Keys are remembered, unless MUXLY_COLLECT_REMEMBER says otherwise."""
 
 _BODIES = 256 << 20  # bytes of bodies that are held in memory at a time
+_UNPROVEN = 128 << 20  # and beside them, of senders who have not proven yet who they are
 _LARGE = 128 << 10  # bytes: a body of that size is read in a thread, so that others do not wait for it
 _AT_ONCE = 4
+_HUGE = 16 << 20  # bytes: only one body of that size is read at a time, as it can take a gigabyte for a moment
 
 T = TypeVar("T")
 """What a reader makes of a body."""
@@ -65,8 +67,9 @@ class Collecting:
         self.storing = Storing(state.inbox)
         self.rates = Rates()
         self._looking = Looking(state, assembly)
-        self.held = 0
+        self._room, self._lobby = Room(_BODIES), Room(_UNPROVEN, SHORT)
         self._large: anyio.CapacityLimiter | None = None
+        self._huge: anyio.CapacityLimiter | None = None
 
     async def known(self, within: float | None = None) -> Known:
         """Streams and keys. Raises RetryLater where the database cannot be asked."""
@@ -74,35 +77,23 @@ class Collecting:
             return await self._looking.known(within)
         return self._looking.fresh or await self._looking.known()
 
-    def hold(self) -> "Hold":
-        """What one request holds in memory, to be opened around reading its body and whatever is made of it."""
-        return Hold(self)
+    def hold(self, *, proven: bool = True) -> Hold:
+        """What one request holds in memory, to be opened around reading its body and whatever is made of it.
 
-    async def body(self, request: Request, hold: "Hold") -> bytes:
-        """The body of a request, with its content coding undone.
-
-        Raises ApiError (400, 413, 415) for one that cannot be used, RetryLater where too many are held.
+        Whoever has not `proven` yet who he is has less room, and takes none from those who have.
         """
-        headers, most = request.headers, self.limits.body
-        said = headers.get("content-length", "")
-        if said.isdecimal() and int(said[:20]) > most:
-            raise _too_large(f"the body has more than {most:,} bytes")
-        pieces, length, more = [], 0, True
-        while more:
-            # Not by `Request.stream`, which takes longer than all the rest of this.
-            message = await request.receive()
-            if message["type"] == "http.disconnect":
-                raise ApiError(400, "The request broke off")
-            piece, more = message.get("body", b""), message.get("more_body", False)
-            length += len(piece)
-            if length > most:
-                raise _too_large(f"the body has more than {most:,} bytes")
-            hold.add(len(piece))
-            pieces.append(piece)
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        encoding = headers.get("content-encoding", "")
+        return (self._room if proven else self._lobby).hold()
+
+    async def body(self, request: Request, hold: Hold, most: int = 0) -> bytes:
+        """The body of a request, with its content coding undone; `most` bytes, where that is less than the limit.
+
+        Raises ApiError (400, 408, 413, 415) for one that cannot be used, RetryLater where too many are held.
+        """
+        most = min(most or self.limits.body, self.limits.body)
+        body = await received(request, hold, most)
+        encoding = request.headers.get("content-encoding", "")
         if encoding:
-            body = await self.read(length * 4, lambda: decoded(body, encoding, most))
+            body = await self.read(len(body) * 4, lambda: decoded(body, encoding, most))
             hold.add(len(body))
         return body
 
@@ -111,11 +102,11 @@ class Collecting:
         try:
             if size < _LARGE:
                 return reader()
-            if self._large is None:
-                self._large = anyio.CapacityLimiter(_AT_ONCE)
-            return await anyio.to_thread.run_sync(reader, limiter=self._large)
+            if self._large is None or self._huge is None:
+                self._large, self._huge = anyio.CapacityLimiter(_AT_ONCE), anyio.CapacityLimiter(1)
+            return await anyio.to_thread.run_sync(reader, limiter=self._large if size < _HUGE else self._huge)
         except TooLarge as error:
-            raise _too_large(str(error)) from None
+            raise too_large(str(error)) from None
         except UnknownType as error:
             raise ApiError(415, "Unsupported media type", str(error), accept_encoding=ACCEPTED) from None
         except Unreadable as error:
@@ -193,28 +184,6 @@ class Collecting:
         return parts, errors
 
 
-class Hold:
-    """Counts what one request holds; gives it back at the end of its `with`."""
-
-    __slots__ = ("_collecting", "_size")
-
-    def __init__(self, collecting: Collecting) -> None:
-        self._collecting, self._size = collecting, 0
-
-    def add(self, size: int) -> None:
-        """So many bytes more. Raises RetryLater where all requests together hold too many."""
-        if self._collecting.held + size > _BODIES:
-            raise RetryLater("too many bodies are being read", do="send it again, and less at a time", after=1)
-        self._collecting.held += size
-        self._size += size
-
-    def __enter__(self) -> "Hold":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._collecting.held -= self._size
-
-
 def _earlier(post: Post, gathered: Sequence[Gathered]) -> Accepted:
     assert post.earlier is not None
     fingerprint, receipt = post.earlier
@@ -235,10 +204,6 @@ def _remember(environ: Mapping[str, str]) -> dt.timedelta:
         return parse_duration(text) if text else REMEMBER
     except ValueError as error:
         raise ConfigurationError(f"MUXLY_COLLECT_REMEMBER is {text!r}: it {error}", do="write it like 7d or 12h") from None
-
-
-def _too_large(what: str) -> ApiError:
-    return ApiError(413, "Too large", what, do="send less at a time")
 
 
 def _nothing(rejected: Sequence[tuple[int, str]]) -> ApiError:

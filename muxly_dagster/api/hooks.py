@@ -10,11 +10,12 @@ import orjson
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from muxly_dagster.api import callers
 from muxly_dagster.api.problems import RESPONSES, ApiError, not_found, request_id
+from muxly_dagster.api.receiving import received
 from muxly_dagster.api.service import Service, service_of
 from muxly_dagster.intake import Call
 from muxly_dagster.measures import parse_size
@@ -28,6 +29,7 @@ _log = logging.getLogger("muxly.api")
 
 _CALLS = uuid.UUID("8c1f6f0e-9a0f-5c55-9e1d-6f2f5f0c7a11")
 """The namespace (RFC 9562, 5.5) of the ids of calls; a start's id is made of the id of the call that opened it."""
+_LARGER = "raise `max_size` of the job's webhook"
 
 
 class Taken(BaseModel):
@@ -61,7 +63,9 @@ async def call_webhook(
     """
     service = service_of(request)
     webhook = _webhook(service, job)
-    body = await _read(request, parse_size(webhook.max_size))
+    with service.collecting.hold(proven=False) as hold:
+        # As it came: what was signed is its bytes.
+        body = await received(request, hold, parse_size(webhook.max_size), _LARGER)
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
@@ -87,25 +91,6 @@ def _webhook(service: Service, job: str) -> WebhookSpec:
             "there is no webhook of this name", "check the address; the job has to say `webhook:`, and must not be switched off"
         )
     return spec.webhook
-
-
-async def _read(request: Request, most: int) -> bytes:
-    """The body as it came: what was signed is its bytes."""
-    too_large = ApiError(
-        413, "Too large", f"a call of this webhook has {most} bytes at the most", do="raise `max_size` of the job's webhook"
-    )
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > most:
-        raise too_large
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise too_large
-    except ClientDisconnect:
-        raise ApiError(400, "The request broke off") from None
-    return bytes(body)
 
 
 def _address(service: Service, request: Request) -> str:
