@@ -71,11 +71,13 @@ class Collecting:
         self._large: anyio.CapacityLimiter | None = None
         self._huge: anyio.CapacityLimiter | None = None
 
-    async def known(self, within: float | None = None) -> Known:
+    async def known(self) -> Known:
         """Streams and keys. Raises RetryLater where the database cannot be asked."""
-        if within is not None:
-            return await self._looking.known(within)
         return self._looking.fresh or await self._looking.known()
+
+    async def known_anew(self) -> Known:
+        """The same, with what was declared or made a moment ago."""
+        return await self._looking.anew()
 
     def hold(self, *, proven: bool = True) -> Hold:
         """What one request holds in memory, to be opened around reading its body and whatever is made of it.
@@ -116,7 +118,7 @@ class Collecting:
         """How events of a stream are taken. Raises ApiError (404) for a stream that no pull reads."""
         found = (await self.known()).streams.get((source, stream))
         if found is None:
-            known = await self.known(within=0.5)  # it may have been declared a moment ago
+            known = await self.known_anew()
             found = known.streams.get((source, stream))
             if found is None:
                 raise _no_stream(known, source, stream)

@@ -79,8 +79,8 @@ async def writer(request: Request, given: str = "") -> Sender:
             return _ADMINISTRATOR
         hashed = key_hash(given)
         key = known.keys.get(hashed)
-        if key is None and given.startswith(PREFIX):  # it may have been made a moment ago
-            known = await collecting.known(within=0.5)
+        if key is None and given.startswith(PREFIX):
+            known = await collecting.known_anew()
             key = known.keys.get(hashed)
         if key is not None:
             wait = collecting.rates.wait(key)

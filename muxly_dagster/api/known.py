@@ -19,7 +19,7 @@ from muxly_dagster.project.checks import did_you_mean
 from muxly_dagster.state import State
 from muxly_dagster.state.keys import WriteKey
 
-_FRESH, _BELIEVED = 1.0, 3.0  # seconds
+_BETWEEN, _FRESH, _BELIEVED = 0.1, 1.0, 3.0  # seconds
 _CONNECTOR = "collector"
 
 
@@ -62,17 +62,30 @@ class Looking:
         """What is known, if that needs no look: for those who come by the thousand."""
         return self._known if time.monotonic() - self._known.at <= _FRESH else None
 
-    async def known(self, within: float = _BELIEVED) -> Known:
-        """What is known, no older than so many seconds. Raises RetryLater where the database cannot be asked."""
+    async def known(self) -> Known:
+        """What is known, some seconds old at the most. Raises RetryLater where the database cannot be asked."""
         age = time.monotonic() - self._known.at
-        if age > _FRESH and (self._look is None or self._look.done() or self._look.get_loop() is not asyncio.get_running_loop()):
-            self._look = asyncio.create_task(self._again())
-        if age > within and self._look is not None:
-            try:
-                await asyncio.shield(self._look)
-            except MuxlyError as error:
-                raise RetryLater(error.what, do=error.do, after=5) from None
+        look = self._begun() if age > _FRESH else None
+        if look is not None and age > _BELIEVED:
+            await _over(look)
         return self._known
+
+    async def anew(self) -> Known:
+        """What is known by a look that was not begun before this: for what is not known yet. Raises RetryLater.
+
+        Looks are not taken more than ten times a second, so whoever asks for nonsense waits.
+        """
+        asked = time.monotonic()
+        while self._known.at < asked:
+            await asyncio.sleep(max(0.0, self._known.at + _BETWEEN - time.monotonic()))
+            await _over(self._begun())
+        return self._known
+
+    def _begun(self) -> "asyncio.Task[None]":
+        """The look under way."""
+        if self._look is None or self._look.done() or self._look.get_loop() is not asyncio.get_running_loop():
+            self._look = asyncio.create_task(self._again())
+        return self._look
 
     async def _again(self) -> None:
         began = time.monotonic()
@@ -90,6 +103,13 @@ class Looking:
         keys = self._state.keys.all()
         size = self._state.inbox.size()
         return Known(self._streams, {key.hash: key for key in keys if key.revoked_at is None}, bool(keys), size, at)
+
+
+async def _over(look: "asyncio.Task[None]") -> None:
+    try:
+        await asyncio.shield(look)
+    except MuxlyError as error:
+        raise RetryLater(error.what, do=error.do, after=5) from None
 
 
 def check_scope(assembly: Assembly, source: str, streams: Sequence[str]) -> None:
