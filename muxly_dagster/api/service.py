@@ -14,7 +14,7 @@ from muxly_dagster.api.collecting import Collecting
 from muxly_dagster.api.reloading import Reloading
 from muxly_dagster.api.starting import Starting
 from muxly_dagster.assembly import Assembly
-from muxly_dagster.errors import MuxlyError
+from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.orchestrator import Orchestrator
 from muxly_dagster.project.load import project_files
 from muxly_dagster.runtime import Runtime
@@ -144,8 +144,9 @@ class Service:
 
     @classmethod
     def open(cls, settings: Settings, environ: Mapping[str, str], orchestrator: Orchestrator, *, loopback: bool = True) -> "Service":
-        """From MUXLY_ADMIN_TOKEN and MUXLY_PUBLIC_URL. Raises ConfigurationError for a project that is not sound."""
-        return cls(
+        """From MUXLY_ADMIN_TOKEN, MUXLY_PUBLIC_URL and what `collecting` reads. Raises ConfigurationError for a project or setting that is
+        not sound."""
+        found = cls(
             OpenProject(settings, environ),
             orchestrator,
             admin_token=environ.get("MUXLY_ADMIN_TOKEN", ""),
@@ -153,6 +154,12 @@ class Service:
             public_url=environ.get("MUXLY_PUBLIC_URL", "").rstrip("/"),
             environ=environ,
         )
+        try:
+            _ = found.collecting
+        except ConfigurationError:
+            found.project.close()
+            raise
+        return found
 
     def close(self) -> None:
         """Give back what was opened."""
