@@ -23,7 +23,7 @@ class KeyWanted(BaseModel, extra="forbid"):
     streams: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
         [], examples=[["signups"]], max_length=1000, description="The streams it opens; empty for all of the source."
     )
-    name: str = Field("", examples=["website"], max_length=255, description="Who uses it, for people.")
+    name: str = Field("", examples=["website"], max_length=255, pattern=r"^[^\x00]*$", description="Who uses it, for people.")
     rate: str = Field("", examples=["100/second"], max_length=64, description="The most requests, by each API process; empty: no limit.")
 
 

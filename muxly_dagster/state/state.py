@@ -109,6 +109,7 @@ def _inbox_url(url: str) -> str:
 
 
 def _engine(url: str, page: int = _PAGES) -> sa.Engine:
+    """Its errors, which the log may get, do not quote what was to be written: events, bodies of calls, hashes of keys."""
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
@@ -120,7 +121,7 @@ def _engine(url: str, page: int = _PAGES) -> sa.Engine:
             folder = Path(parsed.database).parent
             with usable_folder(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed, connect_args={"isolation_level": None, "timeout": 30})
+        engine = sa.create_engine(parsed, connect_args={"isolation_level": None, "timeout": 30}, hide_parameters=True)
         sa.event.listen(engine, "connect", lambda connection, _: _sqlite_settings(connection, page))
         sa.event.listen(engine, "begin", _begin)
         return engine
@@ -128,7 +129,7 @@ def _engine(url: str, page: int = _PAGES) -> sa.Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
         # A lock's connection idles for as long as the run takes: keepalives stop a firewall from forgetting it.
         arguments = {"options": f"-csearch_path={_SCHEMA}", "connect_timeout": 10, "keepalives_idle": 30}
-        return sa.create_engine(parsed, pool_pre_ping=True, connect_args=arguments)
+        return sa.create_engine(parsed, pool_pre_ping=True, connect_args=arguments, hide_parameters=True)
     raise ConfigurationError(
         f"Muxly cannot keep its state in {parsed.get_backend_name()}", do="set MUXLY_DATABASE_URL to a sqlite:/// or postgresql:// URL"
     )

@@ -1,4 +1,4 @@
-"""What may be sent to routes that take small JSON documents: not more than a mebibyte, and nothing else than JSON."""
+"""What may be sent to routes that take small JSON documents: not more than a mebibyte, nothing else than JSON, no NUL in the address."""
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,7 +9,9 @@ LARGEST = 1 << 20
 
 
 class Bodies:
-    """Refuses larger bodies with 413, whether or not their length is said, and other kinds of them with 415."""
+    """Refuses larger bodies with 413, whether or not their length is said, other kinds of them with 415, and NUL, which nothing is named
+    by and Postgres has no text for, with 400.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -18,7 +20,9 @@ class Bodies:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
         problem = None
-        if length.isdigit() and int(length[:20]) > LARGEST:
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            problem = _NUL
+        elif length.isdigit() and int(length[:20]) > LARGEST:
             problem = _TOO_LARGE
         elif (length not in (b"", b"0") or b"transfer-encoding" in headers) and not _is_json(headers):
             problem = _NO_JSON
@@ -44,6 +48,7 @@ def _is_json(headers: dict[bytes, bytes]) -> bool:
     return json and headers.get(b"content-encoding", b"identity").strip().lower() in (b"identity", b"")
 
 
+_NUL = Problem(title="Bad request", status=400, detail="the address holds the character NUL", do="leave it out")
 _TOO_LARGE = Problem(title="Content too large", status=413, detail=f"a body may have {LARGEST:,} bytes", do="send less at a time")
 _NO_JSON = Problem(
     title="Unsupported media type",
