@@ -11,12 +11,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from muxly_dagster.assembly.building import Place, build
 from muxly_dagster.assembly.notices import check_notices
 from muxly_dagster.assembly.parts import Told
+from muxly_dagster.assembly.ticks import ever_comes
 from muxly_dagster.destination import Destination
 from muxly_dagster.errors import ConfigurationError, MuxlyError, Problem
 from muxly_dagster.project.checks import did_you_mean, is_secret, models_in
 from muxly_dagster.project.environment import interpolate
 from muxly_dagster.project.locate import Node, Segment
-from muxly_dagster.project.models import JobSpec, Name, Project, TargetSpec
+from muxly_dagster.project.models import JobSpec, NameInDagster, Project, TargetSpec
 from muxly_dagster.project.references import check_job, selectable
 from muxly_dagster.state.jobs import StoredJob
 
@@ -129,12 +130,16 @@ def _check_cron(project: Project, name: str, job: JobSpec, problems: list[Proble
     except dg.DagsterInvalidDefinitionError:
         do = "write five fields (minute hour day month weekday), such as */15 * * * *, or @hourly or @daily"
         problems.append(project.problem(("jobs", name, "cron"), f"{job.cron!r} is not a cron expression", do))
+        return
+    if job.cron and not ever_comes(job.cron):
+        do = "name days that there are, and either a day of the month or one of the week"
+        problems.append(project.problem(("jobs", name, "cron"), f"Dagster finds no moment for {job.cron!r}", do))
 
 
 def _check_name(project: Project, name: str, problems: list[Problem]) -> None:
     """Sources, transforms, routes and jobs share one namespace, wherever they stand."""
     try:
-        TypeAdapter(Name).validate_python(name)
+        TypeAdapter(NameInDagster).validate_python(name)
     except ValidationError as error:
         problems.append(Problem(f"jobs.{name}", error.errors()[0]["msg"]))
     for section in ("sources", "transforms", "routes", "jobs"):

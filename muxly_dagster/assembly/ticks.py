@@ -1,6 +1,7 @@
 """The moments of a job's cron, as Dagster reads it."""
 
 import datetime as dt
+import time
 from collections.abc import Iterator
 
 from dagster._utils.schedules import schedule_execution_time_iterator
@@ -17,3 +18,22 @@ def upcoming(spec: JobSpec, after: dt.datetime) -> Iterator[dt.datetime]:
     if spec.cron:
         start = int(after.timestamp()) + 1
         yield from (tick.astimezone(dt.UTC) for tick in schedule_execution_time_iterator(start, spec.cron, spec.timezone))
+
+
+def passed(spec: JobSpec, after: dt.datetime, before: dt.datetime) -> Iterator[dt.datetime]:
+    """The moments (UTC) between two, the newest first: of a long time, whoever wants some of them need not wait for all."""
+    if spec.cron:
+        newest_first = schedule_execution_time_iterator(before.timestamp() - 1, spec.cron, spec.timezone, ascending=False)
+        for tick in newest_first:
+            if tick.timestamp() <= after.timestamp():
+                return
+            yield tick.astimezone(dt.UTC)
+
+
+def ever_comes(cron: str) -> bool:
+    """Whether Dagster finds a moment for an expression: for some that look right, such as `0 0 31 4 mon`, it finds none."""
+    try:
+        next(schedule_execution_time_iterator(time.time(), cron, "UTC"))
+    except ValueError:
+        return False
+    return True

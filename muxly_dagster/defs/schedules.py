@@ -7,13 +7,14 @@ Dagster evaluates only the newest of the ticks that came while its daemon was do
 import datetime as dt
 import uuid
 from collections.abc import Iterator
+from itertools import islice
 
 import dagster as dg
 import xxhash
 from dagster._core.scheduler.instigation import InstigatorType, ScheduleInstigatorData, TickStatus
 
 from muxly_dagster.assembly.tags import TICK
-from muxly_dagster.assembly.ticks import upcoming
+from muxly_dagster.assembly.ticks import passed
 from muxly_dagster.defs.resources import MUXLY
 from muxly_dagster.errors import MuxlyError
 from muxly_dagster.measures import parse_duration
@@ -92,14 +93,10 @@ def _missed(context: dg.ScheduleEvaluationContext, schedule: str, spec: JobSpec,
     since = _dealt_with_until(context.instance, schedule, tick)
     if since is None:
         return []
-    found: list[dt.datetime] = []
-    for each in upcoming(spec, since):
-        if each >= tick:
-            break
-        found.append(each)
+    found = list(islice(passed(spec, since, tick), MOST_MADE_UP + 1))
     if len(found) > MOST_MADE_UP:
-        context.log.warning(f"{len(found)} runs were missed since {_said(since)}; the newest {MOST_MADE_UP} are made up for")
-    return found[-MOST_MADE_UP:]
+        context.log.warning(f"more than {MOST_MADE_UP} runs were missed since {_said(since)}; the newest {MOST_MADE_UP} are made up for")
+    return found[:MOST_MADE_UP][::-1]
 
 
 def _dealt_with_until(instance: dg.DagsterInstance, schedule: str, tick: dt.datetime) -> dt.datetime | None:

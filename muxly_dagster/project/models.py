@@ -1,5 +1,6 @@
 """What a muxly.yaml may say, as models: sources, transforms, routes, destinations and jobs."""
 
+import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from muxly_dagster.project.webhooks import WebhookSpec
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SQL_SCHEMAS = ("main", "temp", "system", "memory", "information_schema", "pg_catalog")
+_LONGEST_NAME = 200  # a lock's file is called like the job, and more
+_DAGSTERS = frozenset(
+    "arg_dict bool conf config context dict float input input_arg_dict int meta output output_arg_dict str type".split()
+).union(keyword.kwlist)
+"""What Dagster calls no job and no step (DISALLOWED_NAMES of dagster/_core/definitions/utils.py, 1.13.27)."""
 
 
 def _name(text: str) -> str:
@@ -25,6 +31,14 @@ def _name(text: str) -> str:
         raise PydanticCustomError("name", "is not a name: a name is a lower-case letter, then lower-case letters, digits and underscores")
     if text in _SQL_SCHEMAS or text == "muxly" or text.startswith("muxly_"):
         raise PydanticCustomError("name", "is a name that Muxly or SQL keeps for itself")
+    return text
+
+
+def _name_in_dagster(text: str) -> str:
+    if text in _DAGSTERS:
+        raise PydanticCustomError("name", "is a name that Python or Dagster keeps for itself")
+    if len(text) > _LONGEST_NAME:
+        raise PydanticCustomError("name", "is too long for a name: {most} characters are the most", {"most": _LONGEST_NAME})
     return text
 
 
@@ -72,6 +86,8 @@ def _steps(value: Any) -> Any:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+NameInDagster = Annotated[Name, AfterValidator(_name_in_dagster)]
+"""A name of what is a job or a step in Dagster as it stands."""
 Duration = Annotated[str, AfterValidator(_duration)]
 Names = Annotated[list[str], BeforeValidator(_list_of_one)]
 
@@ -247,12 +263,12 @@ class Project(_Spec):
         [], description="Plugins that are enabled: packages or ids by name, folders and files by path."
     )
     sources: Annotated[dict[Name, SourceSpec], BeforeValidator(_empty_map)] = Field({}, description="Where records come from, by name.")
-    transforms: Annotated[dict[Name, TransformSpec], BeforeValidator(_empty_map)] = Field(
+    transforms: Annotated[dict[NameInDagster, TransformSpec], BeforeValidator(_empty_map)] = Field(
         {}, description="Tables made from tables, by name."
     )
     routes: Annotated[dict[Name, RouteSpec], BeforeValidator(_empty_map)] = Field({}, description="Which records go where, by name.")
     destinations: Annotated[dict[Name, DestinationSpec], BeforeValidator(_empty_map)] = Field({}, description="Where records go, by name.")
-    jobs: Annotated[dict[Name, JobSpec], BeforeValidator(_empty_map)] = Field({}, description="What runs together and when, by name.")
+    jobs: Annotated[dict[NameInDagster, JobSpec], BeforeValidator(_empty_map)] = Field({}, description="What runs together and when, by name.")
     on_failure: Targets = Field([], description="Destinations that are told when a run fails, whatever job it is of.")
     on_recovery: Targets = Field([], description="Destinations that are told when a run succeeds again after one that failed.")
     retention_days: int = Field(30, ge=1, description="Days for which run history, delivered changes and dead letters are kept.")

@@ -108,8 +108,10 @@ def _choose(
 
 
 def check_job(project: Project, known: Mapping[str, int], name: str, job: JobSpec, problems: list[Problem]) -> None:
-    """A problem for everything a job selects that is not there, and for its time zone."""
+    """A problem for everything a job selects that is not there, for its time zone, and for its name where Dagster knows a step by it."""
     path: _Path = ("jobs", name)
+    if step := next((asset for asset in known if "." in asset and asset.replace(".", "__") == name), None):
+        problems.append(project.problem(path, f"{name} is what the step of {step} is called in Dagster", "give the job another name"))
     for index, pattern in enumerate(job.select):
         at: _Path = (*path, "select", index)
         selected = read_pattern(pattern).name

@@ -173,6 +173,7 @@ def test_the_same_name_is_taken_once(api: Api) -> None:
     [
         ({"select": ["shoop"]}, "select.0", "there is nothing called shoop to run", "did you mean shop?"),
         ({"select": ["shop"], "cron": "often"}, "cron", "'often' is not a cron expression", "write five fields"),
+        ({"select": ["shop"], "cron": "0 0 31 4 mon"}, "cron", "Dagster finds no moment for", "days that there are"),
         ({"select": ["shop"], "cron": "@daily", "timezone": "Berlin"}, "timezone", "there is no time zone Berlin", "Europe/Berlin"),
         ({"select": ["shop"], "crom": "@daily"}, "crom", "is not known here", "did you mean cron?"),
         ({"select": []}, "select", "should have at least 1 item", ""),
@@ -208,7 +209,7 @@ def test_what_would_not_do_in_the_file_does_not_do_here(unchanged: Api, spec: di
     assert unchanged.service.state.jobs.read("nightly") is None
 
 
-@pytest.mark.parametrize("name", ["Nightly", "", "1st", "muxly_x", "out", "shop", "n" * 256, "a\0", 7, None])
+@pytest.mark.parametrize("name", ["Nightly", "", "1st", "muxly_x", "out", "shop", "class", "type", "shop__orders", "out__archive", "n" * 201, "n" * 256, "a\0", 7, None])
 def test_names_are_as_in_the_file(unchanged: Api, name: Any) -> None:
     answer = unchanged("POST", "/v1/jobs", {"name": name, **NIGHTLY})
     assert answer.status_code == 422, answer.text

@@ -1,6 +1,7 @@
 """Schedules as Dagster's own scheduler keeps them: daylight saving, times in which nothing ran, jitter, paused jobs."""
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import dagster as dg
 import pytest
 
 from muxly_dagster.assembly.tags import TICK
-from muxly_dagster.assembly.ticks import upcoming
+from muxly_dagster.assembly.ticks import passed, upcoming
 from muxly_dagster.defs import schedules
 from muxly_dagster.defs.project import assembly_definitions
 from muxly_dagster.defs.schedules import IN_TIME, jitter, start_id
@@ -103,6 +104,20 @@ def test_not_more_is_made_up_for_than_a_queue_can_bear(tmp_path: Path, monkeypat
         daemon.restart()
         daemon.look(SPRING + dt.timedelta(days=30))
         assert runs(daemon, "them_all") == at(718, 719, 720)
+
+
+def test_a_year_of_minutes_is_not_counted() -> None:
+    spec = JobSpec(select=["shop"], cron="* * * * *", catch_up="all")
+    newest = passed(spec, SPRING - dt.timedelta(days=36_500), SPRING)
+    assert list(itertools.islice(newest, 3)) == [SPRING - dt.timedelta(minutes=minutes) for minutes in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("cron", ["30 2 * * *", "0 * * * *", "*/15 1-3 * * *", "30 2 29 3 *", "5 */2 * * sun"])
+@pytest.mark.parametrize("day", [SPRING, AUTUMN])
+def test_moments_are_the_same_from_either_end(cron: str, day: dt.datetime) -> None:
+    spec = JobSpec(select=["shop"], cron=cron, timezone="Europe/Berlin")
+    first, last = day - dt.timedelta(days=1), day + dt.timedelta(days=2)
+    assert [*passed(spec, first, last)][::-1] == list(itertools.takewhile(lambda each: each < last, upcoming(spec, first)))
 
 
 # ---- one tick, evaluated as of now

@@ -4,6 +4,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from dagster._core.definitions.utils import DISALLOWED_NAMES
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -80,6 +81,12 @@ def test_short_forms_of_a_transform() -> None:
 def test_names_that_cannot_be_tables_are_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="name"):
         Project.model_validate({"sources": {name: {"connector": "x"}}})
+
+
+@pytest.mark.parametrize("name", sorted({*filter(str.islower, DISALLOWED_NAMES), "n" * 201}))
+def test_what_dagster_gives_no_job_as_a_name_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        Project.model_validate({"jobs": {name: {"select": ["crm"]}}})
 
 
 @given(weeks=st.integers(0, 9), days=st.integers(0, 400), hours=st.integers(0, 99), minutes=st.integers(0, 99), seconds=st.integers(1, 99))
