@@ -37,6 +37,7 @@ _POSTGRES_ADD = f"insert into inbox_ids (mark, at) {_POSTGRES_PIECES.format(more
 _recent = tables.inbox_recent.c
 _INSERT = sa.insert(tables.inbox_recent)
 _FIRST = sa.select(sa.func.min(_recent.seq))
+_ENDS = sa.select(_FIRST.scalar_subquery(), sa.select(sa.func.max(_recent.seq)).scalar_subquery())
 _ANY = sa.select(tables.inbox_ids.c.at).limit(1)
 _BEHIND = sa.select(_recent.seq, _recent.marks).where(_recent.seq > sa.bindparam("last")).order_by(_recent.seq)
 
@@ -132,14 +133,16 @@ class Marks:
 
     def _read(self, connection: sa.Connection) -> None:
         """Take in what other processes have written, and forget what one of them has brought into the index."""
-        first = connection.scalar(_FIRST) or 0
+        first, last = connection.execute(_ENDS).one()
+        first = first or 0
         if first != self._first:
             self._recent, self._older, self._first = set(), set(), first
             self._last = first - 1 if first else self._last
             self._any = connection.scalar(_ANY) is not None
-        for seq, marks in connection.execute(_BEHIND, {"last": self._last}):
-            self._recent.update(_pieces(bytes(marks), MARK))
-            self._last = int(seq)
+        if (last or 0) > self._last:
+            for seq, marks in connection.execute(_BEHIND, {"last": self._last}):
+                self._recent.update(_pieces(bytes(marks), MARK))
+                self._last = int(seq)
 
     def _indexed(self, connection: sa.Connection, marks: set[bytes]) -> Iterator[bytes]:
         # In order, neighbours in the index are read together.
