@@ -1,5 +1,6 @@
 """The company of the full example (docs/examples/full): everything that its muxly.yaml pulls from, on loopback, with something in it."""
 
+import base64
 import contextlib
 import datetime as dt
 import decimal
@@ -89,6 +90,7 @@ class Company:
             "BIGQUERY_KEY": self.lab.bigquery.key(),
             "HELPDESK_URL": self.support.url + self.support.base,
             "HELPDESK_TOKEN": self.support.secrets[0],
+            "CARRIER_WEBHOOK_SECRET": f"whsec_{base64.b64encode(b'what-the-carrier-signs-with').decode()}",
             "CARRIER_KEY": carrier.KEY,
             "MICROSOFT_TENANT": "fjordkit.example",
         }

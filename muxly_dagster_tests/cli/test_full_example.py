@@ -1,7 +1,9 @@
 """The full example (docs/examples/full): a company with a source for every connector, checked, run and loaded by Dagster."""
 
+import datetime as dt
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,13 @@ import yaml
 from muxly_dagster import catalog
 from muxly_dagster.assembly import load_assembly, select, upstream
 from muxly_dagster.cli.beginning import variables
+from muxly_dagster.collecting import Gathered
 from muxly_dagster.http import Http, Retries
+from muxly_dagster.intake import Call
+from muxly_dagster.settings import Settings
+from muxly_dagster.state import State
+from muxly_dagster.state.posts import Part, Post
+from muxly_dagster.state.starts import Start
 from muxly_dagster_tests.bad_input.test_answers import free_port
 from muxly_dagster_tests.cli.command import MuxlyHere, clean_environ
 from muxly_dagster_tests.cli.company import EXAMPLE, Company, company, write_example
@@ -111,11 +119,24 @@ def test_offline_it_asks_nobody(muxly: MuxlyHere) -> None:
     assert not (muxly.folder / ".muxly" / "state.db").exists()
 
 
+def posted(muxly: MuxlyHere) -> None:
+    """What the API would have taken: a cart, one that its schema does not allow, and a call of the carrier."""
+    settings = Settings.from_environ(clean_environ() | {"MUXLY_PROJECT": str(muxly.folder)})
+    state = State.open(settings.database_url, settings.home)
+    cart = Gathered("carts", [b'{"cart_id": "c-1", "total": 438.5}'], ["c-1"])
+    state.inbox.put([Post("app", [Part.of("app", cart, [('{"cart_id": "c-2"}', "total is missing")])])])
+    call = Call(0, str(uuid.uuid4()), "on_parcel", "scan-1", dt.datetime.now(dt.UTC), {}, "", b'{"number": "P1", "place": "Bergen"}')
+    state.calls.put(call, Start(str(uuid.uuid4()), "on_parcel", "webhook", call.received_at))
+    state.close()
+
+
 def test_a_run_delivers_from_every_source(muxly: MuxlyHere, fjordkit: Company) -> None:
+    posted(muxly)
     done = muxly("run", "*", "--json")
     assert done.code == 0, done.all
     reports = {report["asset"]: report for report in done.json}
-    assert not [report for report in reports.values() if report["refused"] or report["read"] == 0]
+    assert not [report for report in reports.values() if report["read"] == 0]
+    assert {name: report["refused"] for name, report in reports.items() if report["refused"]} == {"app.carts": 1}
     delivered = {name for name, report in reports.items() if report["accepted"]}
     assert delivered == {name for name in reports if name.endswith((".warehouse", ".archive"))}
     assembly = load_assembly(muxly.folder / "muxly.yaml", fjordkit.environ)
@@ -136,6 +157,8 @@ def test_a_run_delivers_from_every_source(muxly: MuxlyHere, fjordkit: Company) -
     [lease] = _rows(muxly.folder / "archive" / "contracts_items")
     assert Path(lease["content_url"].removeprefix("file://")).read_bytes() == b"We rent the hall."
     assert {row["name"] for row in _rows(muxly.folder / "archive" / "photos_files")} == {"tent.jpg"}
+    assert [(row["cart_id"], row["total"]) for row in _rows(muxly.folder / "archive" / "app_carts")] == [("c-1", 438.5)]
+    assert [row["delivery_id"] for row in _rows(muxly.folder / "archive" / "carrier_calls_scans")] == ["scan-1"]
 
 
 def test_dagster_loads_it(muxly: MuxlyHere) -> None:
