@@ -251,6 +251,28 @@ def starting() -> list[Row]:
     ]
 
 
+def collect() -> list[Row]:
+    """Events posted to one API process, one by one and in hundreds, on SQLite and on Postgres; the generator shares the processors."""
+    from contextlib import nullcontext
+
+    from benchmarks import collect as posts
+
+    found: list[Row] = []
+    for name in ("SQLite", "Postgres"):
+        with posts.postgres() if name == "Postgres" else nullcontext("") as url:
+            for events in (posts.SINGLE, posts.HUNDREDS):
+                with posts.served(url) as (port, pid, _):
+                    figure = posts.measured(port, pid, events)
+                also = f"{figure.cpu:.3f} CPU s per 1,000 requests, peak {figure.peak:.0f} MiB"
+                if events == posts.SINGLE:
+                    found.append(_row(f"single events posted, {name}", figure.requests, "requests/s", 8_000, also=also))
+                else:
+                    found.append(_row(f"events posted in hundreds, {name}", figure.events, "events/s", 200_000, also=also))
+                found.append(_row("the same, p99", figure.p99, "ms", 40, most=True, also=f"median {figure.median:.1f} ms"))
+    held = posts.steady(30)
+    return [*found, _row("memory of the API, from the middle of a load to its end", held[-1] / held[3], "times", 1.1, most=True)]
+
+
 def inbox() -> list[Row]:
     """What waits in the inbox into the lake: a million events on SQLite, three million for the memory, half a million on Postgres."""
     from benchmarks import inbox as waiting
@@ -273,7 +295,24 @@ def inbox() -> list[Row]:
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     f.__name__: f
-    for f in (pull, postgres, offset, concurrency, rules, down, load, bigquery, sqlpull, upsert, hubspot, objects, webhook, starting, inbox)
+    for f in (
+        pull,
+        postgres,
+        offset,
+        concurrency,
+        rules,
+        down,
+        load,
+        bigquery,
+        sqlpull,
+        upsert,
+        hubspot,
+        objects,
+        webhook,
+        starting,
+        collect,
+        inbox,
+    )
 }
 
 

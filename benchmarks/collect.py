@@ -1,6 +1,6 @@
 """Events posted to one API process, acknowledged after a durable commit: one by one and in hundreds; on SQLite and on Postgres.
 
-    python -m benchmarks.collect [--seconds 6] [--connections 64] [--only sqlite|postgres]
+    python -m benchmarks.collect [--seconds 6] [--only sqlite|postgres] [--memory SECONDS]
 
 The API is `muxly serve api`, a process of its own on the same processors. The load generator opens connections that each send a request,
 wait for its receipt, and send the next. Every event has an id of its own, a random one: what a known id costs is in the figures.
@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import cast
 
 from benchmarks.measure import MUXLY
+from muxly_dagster.state import State
 
-SECONDS, CONNECTIONS = 6.0, 64
+SECONDS = 6.0
 SINGLE, HUNDREDS = 1, 100
+CONNECTIONS = {SINGLE: 128, HUNDREDS: 24}
 
 _PROJECT = "sources:\n  app: {connector: collector, pulls: {signups: {}}}\n"
 _EVENT = (
@@ -107,8 +109,8 @@ def bodies(events: int) -> Callable[[], bytes]:
 
 
 @contextlib.contextmanager
-def served(database: str = "", **environ: str) -> Iterator[tuple[int, int]]:
-    """An API with an empty inbox; yields its port and process id."""
+def served(database: str = "", **environ: str) -> Iterator[tuple[int, int, Path]]:
+    """An API with an empty inbox; yields its port, process id and folder."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "muxly.yaml").write_text(_PROJECT)
         with socket.socket() as free:
@@ -119,7 +121,7 @@ def served(database: str = "", **environ: str) -> Iterator[tuple[int, int]]:
         process = subprocess.Popen([*MUXLY, "serve", "api", "--port", str(port)], env=said, stderr=subprocess.DEVNULL)
         try:
             _ready(process, port)
-            yield port, process.pid
+            yield port, process.pid, Path(folder)
         finally:
             process.terminate()
             process.wait()
@@ -133,7 +135,7 @@ def _ready(process: "subprocess.Popen[bytes]", port: int) -> None:
     raise RuntimeError("the API did not start")
 
 
-def measured(port: int, pid: int, events: int, seconds: float = SECONDS, connections: int = CONNECTIONS) -> Figure:
+def measured(port: int, pid: int, events: int, seconds: float = SECONDS, connections: int = 0) -> Figure:
     """What one API takes. Raises RuntimeError where it refused anything."""
     import uvloop
 
@@ -146,7 +148,7 @@ def measured(port: int, pid: int, events: int, seconds: float = SECONDS, connect
         loop = asyncio.get_running_loop()
         began = time.perf_counter()
         load = Load(began + for_seconds, bodies(events), head)
-        over = [loop.create_future() for _ in range(connections)]
+        over = [loop.create_future() for _ in range(connections or CONNECTIONS[events])]
         for each in over:
             await loop.create_connection(lambda each=each: Connection(load, each), "127.0.0.1", port)  # type: ignore[misc]
         await asyncio.gather(*over)
@@ -174,8 +176,32 @@ def cpu(pid: int) -> float:
 
 def peak(pid: int) -> float:
     """The most memory a process has held, in MiB."""
-    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return _memory(pid, "VmHWM:")
+
+
+def held(pid: int) -> float:
+    """The memory that a process holds now, in MiB."""
+    return _memory(pid, "VmRSS:")
+
+
+def _memory(pid: int, name: str) -> float:
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(name)]
     return int(line.split()[1]) / 1024
+
+
+def steady(seconds: float, rounds: int = 6) -> list[float]:
+    """What the API holds after each part of a long load in hundreds, while somebody lets go of what it stores, in MiB."""
+    found = []
+    with served() as (port, pid, folder):
+        state = State.open(f"sqlite:///{folder}/home/state.db", folder / "home")
+        try:
+            for _ in range(rounds):
+                measured(port, pid, HUNDREDS, seconds / rounds)
+                state.inbox.let_go("app", "signups", 1 << 60)
+                found.append(held(pid))
+        finally:
+            state.close()
+    return found
 
 
 @contextlib.contextmanager
@@ -193,19 +219,23 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument("--memory", type=float, default=0.0, help="watch the memory for so many seconds instead")
     parser.add_argument("--only", choices=["sqlite", "postgres"])
     arguments = parser.parse_args()
+    if arguments.memory:
+        print("MiB held: " + ", ".join(f"{each:.0f}" for each in steady(arguments.memory)))
+        return
     for name in ("sqlite", "postgres"):
         if arguments.only not in (None, name):
             continue
         with postgres() if name == "postgres" else contextlib.nullcontext("") as url:
             for events in (SINGLE, HUNDREDS):
-                with served(url) as (port, pid):
-                    figure = measured(port, pid, events, arguments.seconds, arguments.connections)
+                with served(url) as (port, pid, _):
+                    figure = measured(port, pid, events, arguments.seconds)
                 print(
                     f"{name:9} {events:4} a request: {figure.requests:8,.0f} requests/s {figure.events:9,.0f} events/s, "
-                    f"median {figure.median:5.1f} ms, p99 {figure.p99:5.1f} ms, {figure.cpu:.3f} CPU s per 1,000, peak {figure.peak:.0f} MiB",
+                    f"median {figure.median:5.1f} ms, p99 {figure.p99:5.1f} ms, {figure.cpu:.3f} CPU s per 1,000 requests, "
+                    f"peak {figure.peak:.0f} MiB",
                     flush=True,
                 )
 

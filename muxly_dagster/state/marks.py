@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from muxly_dagster.state import tables
 from muxly_dagster.state.posts import MARK
 
-RECENT = 400_000
+RECENT = 250_000
 """Marks that wait for the index: about 100 bytes of memory each, twice as many while they go there."""
 
 _SLICE = 8192  # marks that go into the index in one transaction
