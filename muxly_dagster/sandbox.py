@@ -5,6 +5,7 @@ extensions, no Python variables, and a configuration that cannot be changed any 
 """
 
 import difflib
+import itertools
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -177,6 +178,14 @@ def read_expression(text: str) -> Expression:
     return Expression(text.strip().rstrip(";"), tuple(sorted(columns)))
 
 
+def functions(text: str) -> set[str]:
+    """The names, in lower case, of what SQL calls: whatever stands before an opening bracket, comments and quotes aside."""
+    import sqlglot
+
+    tokens = sqlglot.tokenize(text, dialect="duckdb")
+    return {name.text.lower() for name, bracket in itertools.pairwise(tokens) if bracket.token_type == sqlglot.TokenType.L_PAREN}
+
+
 def _json_columns(arrow: Any) -> list[str]:
     """Inside a function's brackets the parser takes `properties -> '$.a'` for a lambda; one that ignores its argument is a JSON access."""
     from sqlglot import exp
@@ -210,6 +219,8 @@ def _parse(text: str, wanted: str) -> Any:
         nodes = [node for node in sqlglot.parse(text, dialect="duckdb") if node is not None]
     except SqlglotError as error:
         raise ConfigurationError(f"{_quoted(text)} is not {wanted}: {_place(error)}") from error
+    except RecursionError:
+        raise ConfigurationError(f"{_quoted(text)} is nested too deeply", do="write it simpler") from None
     if not nodes:
         raise ConfigurationError("the SQL is empty", do=f"write {wanted}")
     if len(nodes) > 1:
