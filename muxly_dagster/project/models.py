@@ -21,8 +21,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SQL_SCHEMAS = ("main", "temp", "system", "memory", "information_schema", "pg_catalog")
 _LONGEST_NAME = 200  # a lock's file is called like the job, and more
 _DAGSTERS = frozenset(
-    "arg_dict bool conf config context dict float input input_arg_dict int meta output output_arg_dict str type".split()
-).union(keyword.kwlist)
+    {"arg_dict", "conf", "config", "context", "input", "input_arg_dict", "meta", "output", "output_arg_dict"}
+    | {"bool", "dict", "float", "int", "str", "type"}
+    | {*keyword.kwlist}
+)
 """What Dagster calls no job and no step (DISALLOWED_NAMES of dagster/_core/definitions/utils.py, 1.13.27)."""
 
 
@@ -268,7 +270,9 @@ class Project(_Spec):
     )
     routes: Annotated[dict[Name, RouteSpec], BeforeValidator(_empty_map)] = Field({}, description="Which records go where, by name.")
     destinations: Annotated[dict[Name, DestinationSpec], BeforeValidator(_empty_map)] = Field({}, description="Where records go, by name.")
-    jobs: Annotated[dict[NameInDagster, JobSpec], BeforeValidator(_empty_map)] = Field({}, description="What runs together and when, by name.")
+    jobs: Annotated[dict[NameInDagster, JobSpec], BeforeValidator(_empty_map)] = Field(
+        {}, description="What runs together and when, by name."
+    )
     on_failure: Targets = Field([], description="Destinations that are told when a run fails, whatever job it is of.")
     on_recovery: Targets = Field([], description="Destinations that are told when a run succeeds again after one that failed.")
     retention_days: int = Field(30, ge=1, description="Days for which run history, delivered changes and dead letters are kept.")
