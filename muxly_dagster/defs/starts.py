@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from muxly_dagster.assembly import Assembly
+from muxly_dagster.assembly import Assembly, select
 from muxly_dagster.assembly.tags import read_selection
 from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.metadata import asset_key
@@ -26,9 +26,10 @@ def starts_sensor(assembly: Assembly, jobs: Iterable[Any]) -> dg.SensorDefinitio
 
     It asks Dagster's storage what became of the runs of a start: one that waits in the queue or is on its way is left alone, one that
     somebody cancelled ends the start, one that died is followed by another, later each time. Two runs of one start do no harm, since only
-    one of them begins it. What webhooks start waits until the run of the job that is under way has ended.
+    one of them begins it. What webhooks start waits until the run of the job that is under way has ended. What is gone from the project, a
+    job or the assets that one of it was to run, is waited for: Dagster would refuse all requests for the sake of that one.
     """
-    known = frozenset(assembly.jobs)
+    known = {name: frozenset(select(assembly, spec.select)) for name, spec in assembly.jobs.items()}
 
     @dg.sensor(
         name=STARTS,
@@ -42,7 +43,7 @@ def starts_sensor(assembly: Assembly, jobs: Iterable[Any]) -> dg.SensorDefinitio
         now = _now()
         with dagster_errors():
             state: State = context.resources.muxly.runtime.state
-            due = [each for each in state.starts.due(now) if each.job in known]
+            due = [each for each in state.starts.due(now) if each.job in known and known[each.job].issuperset(read_selection(each.tags))]
             requests = list(_requests(state, context.instance, due, now))
         return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason(_why_not(due))
 
@@ -51,6 +52,9 @@ def starts_sensor(assembly: Assembly, jobs: Iterable[Any]) -> dg.SensorDefinitio
 
 def _requests(state: State, instance: dg.DagsterInstance, due: Iterable[Start], now: dt.datetime) -> Iterator[dg.RunRequest]:
     for start in due:
+        if start.cause == "cron" and state.jobs.is_paused(start.job):  # its jitter was not over yet when somebody paused the job
+            state.starts.cancel(start.id)
+            continue
         if _on_its_way(state, instance, start, now) or (start.cause == "webhook" and _under_way(state, start.job)):
             continue
         if state.starts.submitted(start.id, now):

@@ -209,10 +209,18 @@ def test_what_would_not_do_in_the_file_does_not_do_here(unchanged: Api, spec: di
     assert unchanged.service.state.jobs.read("nightly") is None
 
 
-@pytest.mark.parametrize("name", ["Nightly", "", "1st", "muxly_x", "out", "shop", "class", "type", "shop__orders", "out__archive", "n" * 201, "n" * 256, "a\0", 7, None])
+@pytest.mark.parametrize("name", ["Nightly", "", "1st", "muxly_x", "out", "shop", "n" * 201, "n" * 256, "a\0", 7, None])
 def test_names_are_as_in_the_file(unchanged: Api, name: Any) -> None:
     answer = unchanged("POST", "/v1/jobs", {"name": name, **NIGHTLY})
     assert answer.status_code == 422, answer.text
+    assert unchanged.service.state.jobs.made() == []
+
+
+@pytest.mark.parametrize("name", ["class", "type", "shop__orders", "out__archive"])
+def test_no_name_keeps_dagster_from_loading_the_project(unchanged: Api, name: str) -> None:
+    answer = unchanged("POST", "/v1/jobs", {"name": name, **NIGHTLY})
+    assert answer.status_code == 422, answer.text
+    assert "in Dagster" in answer.text or "Dagster keeps for itself" in answer.text
     assert unchanged.service.state.jobs.made() == []
 
 
@@ -284,6 +292,7 @@ def test_the_same_key_starts_the_same_run(api: Api, dagster: Remembering) -> Non
     assert (again.json()["id"], again.json()["known"]) == (first.json()["id"], True)
     assert api("POST", "/v1/jobs/hourly/runs", {"tags": {"a": "2"}}, idempotency_key="k1").status_code == 422
     assert api("POST", "/v1/jobs/hourly/runs", idempotency_key="k2").json()["id"] != first.json()["id"]
+    assert seen(lambda: len(dagster.asked) == 2)
     api.service.starting.close()
     assert len(dagster.asked) == 2
 

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
+from muxly_dagster.assembly.tags import SELECT
 from muxly_dagster.defs.resources import OpenProject
 from muxly_dagster.defs.starts import STARTS
 from muxly_dagster.intake import Call
@@ -197,6 +198,27 @@ def test_starts_of_jobs_that_are_gone_wait_for_them(tmp_path: Path, state: State
     state.starts.put(Start("s1", "gone", "api", dt.datetime.now(dt.UTC)))
     assert tick(tmp_path, instance) == []
     assert [start.id for start in state.starts.open("gone")] == ["s1"]
+
+
+def test_a_start_of_assets_that_its_job_has_no_more_waits_for_them_and_holds_nobody_up(
+    tmp_path: Path, state: State, instance: dg.DagsterInstance
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    state.starts.put(Start("s1", "other", "api", now - dt.timedelta(hours=1), {SELECT: "hooks.gone"}))
+    state.starts.put(Start("s2", "other", "api", now, {SELECT: "hooks.deals"}))
+    assert [request.tags[START] for request in tick(tmp_path, instance)] == ["s2"]
+    waits = state.starts.find("s1")
+    assert waits is not None and (waits.ended, waits.attempts) == (None, 0)
+
+
+def test_what_is_to_begin_later_does_not_begin_while_its_job_is_paused(tmp_path: Path, state: State, instance: dg.DagsterInstance) -> None:
+    now = dt.datetime.now(dt.UTC)
+    for id, cause in (("late", "cron"), ("by hand", "api")):
+        state.starts.put(Start(id, "other", cause, now))  # type: ignore[arg-type]
+    state.jobs.pause("other", paused=True)
+    assert [request.tags[START] for request in tick(tmp_path, instance)] == ["by hand"]
+    state.jobs.pause("other", paused=False)
+    assert tick(tmp_path, instance) == [], "what came while it was paused is not made up for"
 
 
 def test_a_run_that_nobody_asked_a_start_for_runs_as_ever(tmp_path: Path, state: State, instance: dg.DagsterInstance) -> None:
