@@ -3,8 +3,10 @@
 import datetime as dt
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -20,13 +22,13 @@ from muxly_dagster.defs.failures import dagster_errors
 from muxly_dagster.defs.maintenance import Ours
 from muxly_dagster.defs.noticing import Watched, notice_of
 from muxly_dagster.defs.resources import MUXLY
-from muxly_dagster.destination import Destination
+from muxly_dagster.destination import Delivery, Destination, Receipt
 from muxly_dagster.errors import MuxlyError, RecordRefused, RetryLater
 
 NOTICES = "muxly_notices"
 _SENSOR_SECONDS = 15
-_SECONDS = 30.0
-"""A sensor has a minute; a destination that answers slowly leaves the rest to the next time."""
+_SECONDS, _SECONDS_OF_ONE = 30.0, 20.0
+"""A sensor has a minute, or Dagster forgets what it did; a destination that answers slowly leaves the rest to the next time."""
 
 _AT_ONCE = 100
 _MOST_WAITING = 500
@@ -194,7 +196,7 @@ def _told(instance: dg.DagsterInstance, watched: Watched, destination: Destinati
     if notice is None:
         return 0  # the run was deleted meanwhile
     try:
-        receipt = destination.deliver(delivery_of(notice, each.to, destination))
+        receipt = _receipt(destination, delivery_of(notice, each.to, destination))
     except RecordRefused as error:
         _log.error("%s refuses the notice of the run %s: %s", each.to, each.run_id, error)
         return 0
@@ -203,6 +205,36 @@ def _told(instance: dg.DagsterInstance, watched: Watched, destination: Destinati
     for refusal in receipt.refused:
         _log.error("%s refuses the notice of the run %s: %s", each.to, each.run_id, refusal.reason)
     return receipt.accepted
+
+
+_under_way: dict[tuple[str, str, str, int], "Future[Receipt]"] = {}
+_lock = threading.Lock()
+
+
+def _receipt(destination: Destination, delivery: Delivery) -> Receipt:
+    """What a destination says to a notice. Raises RetryLater where it takes its time: whoever asks again hears what became of it, and
+    nothing is sent twice."""
+    which = (delivery.id, delivery.table_id, delivery.run_id, delivery.upto)
+    with _lock:
+        receipt = _under_way.pop(which, None)
+    if receipt is None:
+        receipt = Future()
+        threading.Thread(target=_deliver, args=(receipt, destination, delivery), name="muxly-notice", daemon=True).start()
+    try:
+        return receipt.result(_SECONDS_OF_ONE)
+    except TimeoutError:
+        if receipt.done():  # it is the destination's own
+            return receipt.result()
+        with _lock:
+            _under_way[which] = receipt
+        raise RetryLater(f"it has not answered within {_SECONDS_OF_ONE:g} seconds") from None
+
+
+def _deliver(receipt: "Future[Receipt]", destination: Destination, delivery: Delivery) -> None:
+    try:
+        receipt.set_result(destination.deliver(delivery))
+    except BaseException as error:
+        receipt.set_exception(error)
 
 
 def _later(each: Waiting, error: Exception, now: dt.datetime) -> list[Waiting]:

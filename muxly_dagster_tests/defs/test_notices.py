@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from pydantic import PrivateAttr
 from muxly_dagster.assembly.notices import SAMPLE, TABLE, check_notices, delivery_of
 from muxly_dagster.assembly.parts import Told
 from muxly_dagster.catalog import destination_class
+from muxly_dagster.defs import notices
 from muxly_dagster.defs.metadata import asset_key
 from muxly_dagster.defs.notices import NOTICES
 from muxly_dagster.defs.project import assembly_definitions
@@ -48,6 +50,17 @@ class Board(Destination):
 
     def check(self) -> CheckResult:
         return CheckResult("ok", "nothing")
+
+
+class SlowBoard(Board):
+    """Answers when it may."""
+
+    type: ClassVar[str] = "slow_board"
+    _may_answer: threading.Event = PrivateAttr(default_factory=threading.Event)
+
+    def deliver(self, delivery: Delivery) -> Receipt:
+        assert self._may_answer.wait(60)
+        return super().deliver(delivery)
 
 
 def board() -> Board:
@@ -178,6 +191,26 @@ def test_a_destination_that_is_down_hears_of_it_later_and_in_order(
     assert place.tick() == "2 told, 0 wait"
     assert columns(down, "run_id") == columns(up, "run_id") == [(first,), (second,)]
     assert place.tick() == "there is nothing to tell"
+
+
+def test_a_destination_that_does_not_answer_holds_nobody_up_and_is_told_once(
+    shop_settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sensor that takes longer than a minute begins again where it began: the same notice would go out for ever, and no other one."""
+    monkeypatch.setattr(notices, "_SECONDS_OF_ONE", 0.05)
+    slow, ops = SlowBoard.model_validate({}), board()
+    place = Place(shop_settings, instance, everybody=Told({"slow": slow, "ops": ops}))
+    place.tick()
+    run = place.ended()
+    assert place.tick() == "1 told, 1 wait"
+    assert columns(ops, "run_id") == [(run,)]
+    place.waiting(due=0)
+    assert place.tick() == "0 told, 1 wait"
+    monkeypatch.setattr(notices, "_SECONDS_OF_ONE", 60.0)
+    slow._may_answer.set()
+    place.waiting(due=0)
+    assert place.tick() == "1 told, 0 wait"
+    assert columns(slow, "run_id") == [(run,)]
 
 
 def test_a_notice_that_nobody_takes_is_given_up_after_a_day_and_makes_no_other(
