@@ -35,7 +35,7 @@ def prove(webhook: WebhookSpec, request: Request) -> None:
     """Return if the caller knows one of the secrets. Raises SignatureRefused, whose text is for the log and not for the caller."""
     match webhook.scheme:
         case Bearer(header=header):
-            given = request.headers.get(header.lower(), "").strip()
+            given = _in_utf8(request.headers.get(header.lower(), "").strip())
             if header.lower() == "authorization":
                 scheme, _, token = given.partition(" ")
                 given = token.strip() if scheme.lower() == "bearer" else ""
@@ -133,6 +133,14 @@ def _must_be_one_of(webhook: WebhookSpec, given: str, header: str) -> None:
     # All are compared, each in constant time: how long it takes says nothing.
     if sum(hmac.compare_digest(given.encode(), secret.encode()) for secret in webhook.secrets) == 0:
         raise SignatureRefused(f"the webhook was refused: {header} does not hold the secret")
+
+
+def _in_utf8(value: str) -> str:
+    """A header's value, which HTTP reads byte by byte (RFC 9110, 5.5), as whoever sends more than ASCII means it most often."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _basic(value: str) -> tuple[str, str]:
