@@ -42,7 +42,7 @@ def muxly(*arguments: str) -> list[str]:
 def code_command(host: str, port: int, *, log_format: str = "json") -> list[str]:
     """Dagster's code server on the project; it can be told to load the project anew."""
     return [
-        *(sys.executable, "-m", "dagster", "code-server", "start", "--module-name", "muxly_dagster.definitions"),
+        *(sys.executable, "-m", "muxly_dagster.serving.code_server", "code-server", "start", "--module-name", "muxly_dagster.definitions"),
         *("--host", host, "--port", str(port), "--location-name", LOCATION, "--log-format", log_format),
         "--use-python-environment-entry-point",
     ]
