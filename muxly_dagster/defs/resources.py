@@ -50,7 +50,7 @@ class OpenProject:
             if spec is not None and spec.webhook is not None:
                 self._hold(f"job.{run.job_name}")
             start, starts = run.tags.get(START), self.runtime.state.starts
-            if start is None or starts.begin(start, run.root_run_id or run.run_id):
+            if start is None or starts.begin(start, run.root_run_id or run.run_id, repeated=run.root_run_id is not None):
                 self._may_run = ""
             else:
                 found = starts.find(start)

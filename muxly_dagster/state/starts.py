@@ -106,10 +106,11 @@ class Starts:
         with self._engine.begin() as connection:
             connection.execute(sa.update(table).where(table.c.id == id, table.c.ended.is_(None)).values(submitted_at=None))
 
-    def begin(self, id: str, run_id: str) -> bool:
+    def begin(self, id: str, run_id: str, *, repeated: bool = False) -> bool:
         """Let a run begin a start: True for the first that asks, and whenever that one asks again; False for every other run.
 
-        What a webhook started takes all calls of its job that wait. False, too, for a start that was cancelled or is not there.
+        What a webhook started takes all calls of its job that wait. False, too, for a start that is not there, or was cancelled, unless
+        somebody repeats the run that was cancelled: that has the calls that waited for it.
         """
         with self._engine.begin() as connection:
             start = _find(connection, id)
@@ -117,6 +118,9 @@ class Starts:
                 return False
             take_turn(connection, start.job)
             start = _find(connection, id, lock=True)
+            if start is not None and start.ended == "cancelled" and repeated:
+                connection.execute(sa.update(tables.starts).where(tables.starts.c.id == id).values(ended="begun", run_id=run_id))
+                return True
             if start is None or start.ended is not None:
                 return start is not None and start.ended == "begun" and start.run_id == run_id
             _end(connection, start, "begun", run_id)

@@ -126,6 +126,24 @@ def test_a_run_that_repeats_one_has_its_start_and_its_calls(tmp_path: Path, stat
             project.close()
 
 
+def test_a_run_that_somebody_cancelled_and_repeats_runs_with_the_calls_that_waited_for_it(
+    tmp_path: Path, state: State, instance: dg.DagsterInstance
+) -> None:
+    start = call(state, "a")
+    assert start is not None and state.starts.cancel(start.id)
+    call(state, "b")
+    job = hooked.definitions(tmp_path).resolve_job_def("on_deal")
+    anew = instance.create_run_for_job(job, tags={START: start.id})
+    repeated = [instance.create_run_for_job(job, tags={START: start.id}, root_run_id=start.id, parent_run_id=start.id) for _ in range(2)]
+    with hooked.opened(tmp_path) as runtime:
+        for run, may in ((anew, False), (repeated[0], True), (repeated[1], True), (anew, False)):
+            project = OpenProject(hooked.settings(tmp_path), runtime.assembly)
+            assert (project.begin(run) == "") is may
+            assert [each.delivery_id for each in project.calls(run)] == ["a"]
+            project.close()
+    assert state.calls.waiting("on_deal") == 1, "those of the next start are left to it"
+
+
 def test_an_asset_of_ones_own_reads_the_calls_that_started_its_run(tmp_path: Path, state: State, instance: dg.DagsterInstance) -> None:
     start = call(state, "a", b'{"deal": 7}')
     assert start is not None and state.starts.begin(start.id, start.id)

@@ -86,6 +86,12 @@ def test_a_cancelled_start_never_begins_and_its_calls_are_passed_over(state: Sta
     put(state, "b")
     assert state.starts.begin("start of b", "r2")
     assert deliveries(state, "start of b") == ["b"]
+    put(state, "c")
+    for _ in range(2):
+        assert state.starts.begin("start of a", "r1", repeated=True), "somebody repeats the run that was cancelled"
+    assert not state.starts.begin("start of a", "r3", repeated=True)
+    assert deliveries(state, "start of a") == ["a"]
+    assert state.calls.waiting("on_deal") == 1
 
 
 def test_what_is_due_is_asked_about_again_later_each_time(state: State) -> None:
