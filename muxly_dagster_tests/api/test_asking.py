@@ -73,7 +73,6 @@ def test_a_source_and_a_destination_are_tried(own_shop: Shop, run: Run) -> None:
         ("GET", "/v1/connectors/hubspott", "did you mean hubspot?"),
         ("GET", "/v1/trace?table=shop.order&key=1", "did you mean shop.orders?"),
         ("GET", "/v1/records/nothing/trace", "take the `id` of a record, or ask GET /v1/trace?table=...&key=..."),
-        ("GET", "/v1/sources/%00", "there is shop"),
         ("GET", "/v1/tables/...", "there are customers, shop.never, shop.orders"),
     ],
 )

@@ -31,6 +31,8 @@ def environ() -> dict[str, str]:
             found[name] = (
                 f'{{"type": "service_account", "client_email": "a@b.example", "private_key": "{MARK}-{name}", "token_uri": "http://127.0.0.1:1"}}'
             )
+        elif name == "CARRIER_WEBHOOK_SECRET":
+            found[name] = f"whsec_{MARK}aa"  # base64, as Standard Webhooks wants it
         else:
             found[name] = "properties/1" if name == "GA4_PROPERTY" else f"{MARK}-{name}"
     return found
