@@ -161,6 +161,25 @@ def test_jobs_of_the_file_are_listed_beside_it_and_only_paused(api: Api) -> None
     assert api("POST", "/v1/jobs/weekly/pause").status_code == 404
 
 
+def test_a_job_of_the_same_name_as_one_of_the_file_can_be_deleted_and_that_one_stays(api: Api, settings: Settings) -> None:
+    api("POST", "/v1/jobs", {"name": "nightly", **NIGHTLY})
+    api("POST", "/v1/jobs/nightly/pause")
+    settings.project.write_text(PROJECT + "  nightly: {select: [shop]}\n")
+    api.service.project.reload()
+    shown = api("GET", "/v1/jobs/nightly").json()
+    assert (shown["origin"], shown["spec"]) == ("file", {"select": ["shop"]})
+    assert "give one of the two another name" in shown["problems"][0]["do"]
+    start = api("POST", "/v1/jobs/nightly/runs").json()["id"]
+    assert api("PATCH", "/v1/jobs/nightly", {"cron": "@daily"}, if_match="*").status_code == 409
+    assert api("DELETE", "/v1/jobs/nightly").status_code == 204
+    left = api("GET", "/v1/jobs/nightly").json()
+    assert (left["origin"], left["problems"], left["paused"]) == ("file", [], True)
+    assert api.service.state.jobs.made() == []
+    found = api.service.state.starts.find(start)
+    assert found is not None and found.ended is None
+    assert api("DELETE", "/v1/jobs/nightly").status_code == 409
+
+
 def test_the_same_name_is_taken_once(api: Api) -> None:
     assert api("POST", "/v1/jobs", {"name": "nightly", **NIGHTLY}).status_code == 201
     taken = api("POST", "/v1/jobs", {"name": "nightly", "select": ["out"]})

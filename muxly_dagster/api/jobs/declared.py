@@ -129,13 +129,17 @@ def change_job(request: Request, name: JobName, body: SpecPatch, response: Respo
 
 @router.delete("/v1/jobs/{name}", operation_id="delete_job", summary="Delete a job", status_code=204, responses=_CONFLICTS)
 def delete_job(request: Request, name: JobName, if_match: IfMatch = "") -> None:
-    """Delete a job that was made here. What its runs have stored and delivered stays; runs that have not begun never will."""
+    """Delete a job that was made here. What its runs have stored and delivered stays; runs that have not begun never will. Where the
+    file has a job of this name too, that one stays as it is."""
     service = service_of(request)
-    held = _changeable(service, name, if_match or "*")
+    held = _changeable(service, name, if_match or "*", beside_the_file=True)
     if not service.state.jobs.delete(name, held.version if if_match not in ("", "*") else None):
         raise _stale(name)
-    for start in service.state.starts.open(name):
-        service.state.starts.cancel(start.id)
+    if of_file(service, name):
+        service.state.jobs.pause(name, paused=held.paused)
+    else:
+        for start in service.state.starts.open(name):
+            service.state.starts.cancel(start.id)
     _changed(service)
 
 
@@ -160,12 +164,13 @@ def _made(service: Service, name: str) -> StoredJob | None:
     return held if held is not None and held.spec is not None else None
 
 
-def _changeable(service: Service, name: str, if_match: str) -> StoredJob:
-    """A job that was made by the API, as the caller has seen it. Raises ApiError (404, 409, 412, 428)."""
+def _changeable(service: Service, name: str, if_match: str, *, beside_the_file: bool = False) -> StoredJob:
+    """A job that was made by the API, as the caller has seen it. Raises ApiError (404, 409, 412, 428); also where the file has a job of
+    its name, unless that does not matter."""
     at, held = of_file(service, name), _made(service, name)
     if held is None:
         one_job(service, name)
-    if at or held is None:
+    if held is None or (at and not beside_the_file):
         raise ApiError(409, "It stands in the file", f"the job {name} stands at {at}", do=f"change it there; {_PAUSE}")
     if not if_match:
         do = "look at the job, and send its ETag as `If-Match`, so that nobody's change is lost"
