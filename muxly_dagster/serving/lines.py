@@ -31,7 +31,7 @@ _FAILED = ("RUN_FAILURE", "STEP_FAILURE")
 _ASSET_RUN = "__ASSET_JOB"
 
 _UNREACHABLE = "DagsterUserCodeUnreachableError"
-"""Said by the daemon, over and over, while the code server is started again, which is told anyway."""
+"""Said by the daemon, over and over, while the code server is started again, which is told anyway; also in the text of another error."""
 
 _REPRESENTED = re.compile(r"^\w+\((?P<quote>['\"])(?P<text>.*)(?P=quote)\)$", re.DOTALL)
 
@@ -109,7 +109,7 @@ def _of_json(line: str) -> str:
         return ""
     raised = entry.get("exc_info")
     kind, what = (str(each) for each in raised[:2]) if isinstance(raised, list) and len(raised) > 1 else ("", "")
-    if _UNREACHABLE in kind:
+    if _UNREACHABLE in kind or _UNREACHABLE in what:
         return ""
     found = _REPRESENTED.match(what)
     return f"{level}: {entry['event']}" + (f": {found['text'] if found else what}" if what else "")

@@ -35,6 +35,10 @@ RUN = "2026-11-27 13:34:10 +0000 - dagster - DEBUG - everything - 75ca66a8-9503-
             '{"event": "Tick failed", "level": "error", "exc_info": ["<class \'x.DagsterUserCodeUnreachableError\'>", "X(\'away\')"]}',
             "",
         ),
+        (
+            '{"event": "Tick", "level": "error", "exc_info": ["<class \'LoadError\'>", "X(\'x.DagsterUserCodeUnreachableError: away\')"]}',
+            "",
+        ),
         ('{"amount": 3}', '{"amount": 3}'),
         ("{ not JSON", "{ not JSON"),
         ("anything else", "anything else"),
