@@ -105,3 +105,8 @@ def upgrade() -> None:
     op.create_index("ix_starts_job_ended", "starts", ["job", "ended"])
     opened = sa.text("cause = 'webhook' and ended is null")
     op.create_index("uq_starts_open_webhook", "starts", ["job"], unique=True, sqlite_where=opened, postgresql_where=opened)
+
+
+def downgrade() -> None:
+    for table in ("starts", "calls", "jobs", "write_keys", "inbox_requests", "inbox_ids", "inbox_recent", "inbox"):
+        op.drop_table(table)
