@@ -29,8 +29,9 @@ def end_without_children() -> None:
     had = False
     while True:
         try:
-            # Not reaped here: Dagster does that, every 5 seconds, and wants to know how they ended.
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            # Asked, not waited for: a child that is reaped by others meanwhile would never be told of. Nor reaped here: Dagster does that,
+            # every 5 seconds, and wants to know how they ended.
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             had = True
         except ChildProcessError:
             if had:

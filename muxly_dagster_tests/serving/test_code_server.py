@@ -32,10 +32,13 @@ def test_it_ends_once_it_has_no_process_that_holds_the_project() -> None:
     )
     with parent:
         assert parent.stdin and parent.stdout and parent.stderr
-        for _ in range(3):  # two that are followed by another one, as reloads are, and one that is not
-            assert parent.poll() is None
-            parent.stdin.write("next\n")
-            parent.stdin.flush()
-            assert parent.stdout.readline() == "ended: -9\n", "what ended is still told to whoever started it"
-        assert parent.wait(PATIENCE) == 1
-        assert "the process that has the project loaded has ended" in parent.stderr.read()
+        try:
+            for _ in range(3):  # two that are followed by another one, as reloads are, and one that is not
+                assert parent.poll() is None
+                parent.stdin.write("next\n")
+                parent.stdin.flush()
+                assert parent.stdout.readline() == "ended: -9\n", "what ended is still told to whoever started it"
+            assert parent.wait(PATIENCE) == 1
+            assert "the process that has the project loaded has ended" in parent.stderr.read()
+        finally:
+            parent.kill()
