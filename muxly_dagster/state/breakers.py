@@ -79,14 +79,14 @@ class Breakers:
                     do=f"it is tried again by itself; `muxly destinations resume {destination}` does not wait",
                     after=(held.until - now).total_seconds(),
                 )
-            _write(connection, destination, status="probing", until=_text(now + _PROBE), since=_text(now))
+            _write(connection, destination, status="probing", until=tables.written(now + _PROBE), since=tables.written(now))
         return True
 
     def release(self, destination: str, now: dt.datetime) -> None:
         """Take back a probe that found out nothing: the next delivery makes it."""
         with self._engine.begin() as connection:
             if _read(connection, destination).status == "probing":
-                _write(connection, destination, status="open", until=_text(now), since=_text(now))
+                _write(connection, destination, status="open", until=tables.written(now), since=tables.written(now))
 
     def failed(self, destination: str, policy: Breaker, reason: str, now: dt.datetime) -> None:
         """Count a failed delivery; open the breaker where there were too many in a row, or where it was a probe.
@@ -98,10 +98,15 @@ class Breakers:
             failures = held.failures + 1
             values: dict[str, object] = {"failures": failures, "reason": reason[:1000]}
             if not policy.failures and held.status in ("open", "probing"):
-                values |= {"status": "closed", "times": 0, "until": None, "since": _text(now)}
+                values |= {"status": "closed", "times": 0, "until": None, "since": tables.written(now)}
             elif held.status == "probing" or (held.status == "closed" and policy.failures and failures >= policy.failures):
                 times = held.times + 1
-                values |= {"status": "open", "times": times, "until": _text(now + policy.open_for(times)), "since": _text(now)}
+                values |= {
+                    "status": "open",
+                    "times": times,
+                    "until": tables.written(now + policy.open_for(times)),
+                    "since": tables.written(now),
+                }
             _write(connection, destination, **values)
 
     def succeeded(self, destination: str, now: dt.datetime) -> None:
@@ -109,19 +114,19 @@ class Breakers:
         with self._engine.begin() as connection:
             held = _read(connection, destination)
             if held.failures or held.status != "closed":
-                _write(connection, destination, status="closed", failures=0, times=0, until=None, reason="", since=_text(now))
+                _write(connection, destination, status="closed", failures=0, times=0, until=None, reason="", since=tables.written(now))
 
     def disable(self, destination: str, reason: str, now: dt.datetime) -> None:
         """Switch the destination off until a person resumes it."""
         with self._engine.begin() as connection:
-            _write(connection, destination, status="disabled", reason=reason[:1000], until=None, since=_text(now))
+            _write(connection, destination, status="disabled", reason=reason[:1000], until=None, since=tables.written(now))
 
     def resume(self, destination: str, now: dt.datetime) -> BreakerState:
         """Close the breaker by hand; answers how it stood."""
         with self._engine.begin() as connection:
             held = _read(connection, destination)
             if held != BreakerState(destination):
-                _write(connection, destination, status="closed", failures=0, times=0, until=None, reason="", since=_text(now))
+                _write(connection, destination, status="closed", failures=0, times=0, until=None, reason="", since=tables.written(now))
         return held
 
 
@@ -141,7 +146,3 @@ def _write(connection: sa.Connection, destination: str, **values: object) -> Non
     empty = {"status": "closed", "failures": 0, "times": 0, "until": None, "reason": "", "since": tables.now()}
     tables.ensure(connection, table, destination=destination, **empty)
     connection.execute(sa.update(table).where(table.c.destination == destination).values(**values))
-
-
-def _text(moment: dt.datetime) -> str:
-    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

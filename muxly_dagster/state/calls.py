@@ -100,7 +100,7 @@ class KeptCalls:
     def prune(self, job: str, before: dt.datetime, upto: int | None = None) -> int:
         """Delete the calls of a job that came before this time and were taken by a run; up to a seq, if one is said. Answers how many."""
         table = tables.calls
-        old = [table.c.job == job, table.c.received_at < _text(before), table.c.start.is_not(None)]
+        old = [table.c.job == job, table.c.received_at < tables.written(before), table.c.start.is_not(None)]
         with self._engine.begin() as connection:
             return connection.execute(sa.delete(table).where(*old, *([] if upto is None else [table.c.seq <= upto]))).rowcount
 
@@ -188,7 +188,7 @@ def _row(call: Call) -> dict[str, object]:
         "id": call.id,
         "job": call.job,
         "delivery_id": call.delivery_id,
-        "received_at": _text(call.received_at),
+        "received_at": tables.written(call.received_at),
         "headers": dict(call.headers),
         "query": call.query,
         "body": call.body,
@@ -208,7 +208,3 @@ def _page(connection: sa.Connection, which: sa.ColumnElement[bool], seq: int, li
 def _of(row: sa.RowMapping) -> Call:
     known = {name: row[name] for name in ("seq", "id", "job", "delivery_id", "headers", "query")}
     return Call(**known, received_at=dt.datetime.fromisoformat(row["received_at"]), body=bytes(row["body"]))
-
-
-def _text(moment: dt.datetime) -> str:
-    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

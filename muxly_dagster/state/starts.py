@@ -82,7 +82,7 @@ class Starts:
         paused = sa.exists().where(jobs.c.name == table.c.job, jobs.c.paused)
         query = (
             sa.select(table)
-            .where(table.c.ended.is_(None), table.c.due_at <= _text(now), sa.not_(sa.and_(table.c.cause == "webhook", paused)))
+            .where(table.c.ended.is_(None), table.c.due_at <= tables.written(now), sa.not_(sa.and_(table.c.cause == "webhook", paused)))
             .order_by(table.c.due_at, table.c.id)
         )
         with self._engine.begin() as connection:
@@ -96,7 +96,7 @@ class Starts:
             if start is None or start.ended is not None or (start.submitted_at is not None and start.asked_again_at > now):
                 return False
             table = tables.starts
-            values = {"submitted_at": _text(now), "attempts": start.attempts + 1}
+            values = {"submitted_at": tables.written(now), "attempts": start.attempts + 1}
             connection.execute(sa.update(table).where(table.c.id == id).values(**values))
             return True
 
@@ -144,7 +144,9 @@ class Starts:
         table, calls = tables.starts, tables.calls
         used = sa.exists().where(calls.c.start == table.c.id)
         with self._engine.begin() as connection:
-            done = connection.execute(sa.delete(table).where(table.c.ended.is_not(None), table.c.due_at < _text(before), sa.not_(used)))
+            done = connection.execute(
+                sa.delete(table).where(table.c.ended.is_not(None), table.c.due_at < tables.written(before), sa.not_(used))
+            )
             return done.rowcount
 
 
@@ -160,7 +162,7 @@ def insert(connection: sa.Connection, start: Start) -> bool:
         "id": start.id,
         "job": start.job,
         "cause": start.cause,
-        "due_at": _text(start.due_at),
+        "due_at": tables.written(start.due_at),
         "tags": dict(start.tags),
         "attempts": 0,
     }
@@ -195,7 +197,3 @@ def _end(connection: sa.Connection, start: Start, ended: Ended, run_id: str | No
 def _of(row: sa.RowMapping) -> Start:
     submitted = dt.datetime.fromisoformat(row["submitted_at"]) if row["submitted_at"] else None
     return Start(**{**row, "due_at": dt.datetime.fromisoformat(row["due_at"]), "submitted_at": submitted})
-
-
-def _text(moment: dt.datetime) -> str:
-    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -315,4 +315,9 @@ def put(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, 
 
 def now() -> str:
     """The present moment as these tables hold it."""
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return written(dt.datetime.now(dt.UTC))
+
+
+def written(moment: dt.datetime) -> str:
+    """A moment as these tables hold it."""
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -43,7 +43,7 @@ class Waiting:
     def put(self, wait: Wait) -> None:
         """Let a target wait, in place of what it waited for."""
         table = tables.waiting
-        values = {"until": wait.until.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "why": wait.why, "failures": wait.failures}
+        values = {"until": tables.written(wait.until), "why": wait.why, "failures": wait.failures}
         with self._engine.begin() as connection:
             tables.ensure(connection, table, target=wait.target, **values)
             connection.execute(sa.update(table).where(table.c.target == wait.target).values(**values))
