@@ -38,7 +38,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "data").mkdir()
     (folder / "data" / "orders.jsonl").write_text('{"id": 1, "total": 10}\n{"id": 2, "total": 20}\n', "utf-8")
     log = folder / "log"
-    command = [*COMMAND, "dev", "--port", "0"]
+    command = [*COMMAND, "dev", "--port", "0", "--api-port", "0"]
     with log.open("wb") as said, subprocess.Popen(command, cwd=folder, env=clean_environ(), stdout=said, stderr=said) as process:
         try:
             yield _address(log, process)
