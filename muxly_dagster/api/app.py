@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from muxly_dagster.api import openapi, problems
-from muxly_dagster.api.collect import PREFIX as COLLECT
-from muxly_dagster.api.collect import collect
+from muxly_dagster.api.collecting.route import PREFIX as COLLECT
+from muxly_dagster.api.collecting.route import collect
+from muxly_dagster.api.collecting.straight import Straight
 from muxly_dagster.api.guard import admin, credentials, is_admin
 from muxly_dagster.api.middleware import Edge, Requests, rate_limit
 from muxly_dagster.api.routes import ADMIN, OPEN, SENDERS
 from muxly_dagster.api.service import Service
-from muxly_dagster.api.straight import Straight
 
 DESCRIPTION = """Collect events, start jobs, see where everything stands. Errors are problem details (RFC 9457) that say what to do."""
 RATE_LIMIT = "600/minute"

@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from muxly_dagster.api.known import check_scope
+from muxly_dagster.api.collecting.known import check_scope
+from muxly_dagster.api.collecting.rates import read_rate
 from muxly_dagster.api.paging import After, Limit, Page, page_of
 from muxly_dagster.api.problems import not_found
-from muxly_dagster.api.rates import read_rate
 from muxly_dagster.api.service import service_of
 from muxly_dagster.state.keys import WriteKey
 

@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 
 from muxly_dagster.api import (
-    collect,
     connectors,
     dead_letters,
     deliveries,
@@ -15,15 +14,15 @@ from muxly_dagster.api import (
     keys,
     metrics,
     project,
-    protocols,
     records,
     reference,
     runs,
     sources,
     tables,
 )
+from muxly_dagster.api.collecting import protocols, route
 
-SENDERS: tuple[APIRouter, ...] = (collect.router, protocols.router, hooks.router)
+SENDERS: tuple[APIRouter, ...] = (route.router, protocols.router, hooks.router)
 """What other services send to: by write key or signature, by the thousand a second, with limits of their own."""
 
 OPEN: tuple[APIRouter, ...] = (*SENDERS, health.router, metrics.router, reference.router, diagnostics.page)

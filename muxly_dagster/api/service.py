@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from muxly_dagster.api.collecting import Collecting
+from muxly_dagster.api.collecting.accepting import Collecting
 from muxly_dagster.api.reloading import Reloading
 from muxly_dagster.api.starting import Starting
 from muxly_dagster.assembly import Assembly

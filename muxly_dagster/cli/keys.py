@@ -25,8 +25,8 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a write key, and show it: only a hash of it is kept."""
-    from muxly_dagster.api.known import check_scope
-    from muxly_dagster.api.rates import read_rate
+    from muxly_dagster.api.collecting.known import check_scope
+    from muxly_dagster.api.collecting.rates import read_rate
 
     with _open() as runtime:
         check_scope(runtime.assembly, source, streams or [])

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from muxly_dagster.api.tidying import Tidying
-from muxly_dagster.api.writing import Writer
+from muxly_dagster.api.collecting.tidying import Tidying
+from muxly_dagster.api.collecting.writing import Writer
 from muxly_dagster.collecting import Gathered
 from muxly_dagster.errors import ConfigurationError, RetryLater
 from muxly_dagster.state import State

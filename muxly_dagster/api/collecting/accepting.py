@@ -13,14 +13,14 @@ import anyio.to_thread
 import orjson
 from starlette.requests import Request
 
-from muxly_dagster.api import receipts
-from muxly_dagster.api.known import Known, Looking, Taking
+from muxly_dagster.api.collecting import receipts
+from muxly_dagster.api.collecting.known import Known, Looking, Taking
+from muxly_dagster.api.collecting.rates import Rates
+from muxly_dagster.api.collecting.storing import Storing
+from muxly_dagster.api.collecting.tidying import Tidying
+from muxly_dagster.api.collecting.writing import Writer
 from muxly_dagster.api.problems import ApiError, not_found
-from muxly_dagster.api.rates import Rates
 from muxly_dagster.api.receiving import SHORT, Hold, Room, received, too_large
-from muxly_dagster.api.storing import Storing
-from muxly_dagster.api.tidying import Tidying
-from muxly_dagster.api.writing import Writer
 from muxly_dagster.assembly import Assembly
 from muxly_dagster.collecting import Gathered, TooLarge, UnknownType, Unreadable
 from muxly_dagster.collecting.encodings import ACCEPTED, decoded

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from muxly_dagster.api.tidying import Tidying
+from muxly_dagster.api.collecting.tidying import Tidying
 from muxly_dagster.errors import MuxlyError, RetryLater
 from muxly_dagster.state.inbox import SharedInbox
 from muxly_dagster.state.posts import Post

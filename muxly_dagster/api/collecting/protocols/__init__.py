@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from muxly_dagster.api.protocols import influx, otlp, prometheus, segment
+from muxly_dagster.api.collecting.protocols import influx, otlp, prometheus, segment
 
 router = APIRouter()
 for _spoken in (otlp, influx, segment, prometheus):

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from muxly_dagster.api.collecting import Accepted
+from muxly_dagster.api.collecting.accepting import Accepted
 from muxly_dagster.api.guard import Sender, writer
 from muxly_dagster.api.problems import ApiError
 from muxly_dagster.api.service import service_of

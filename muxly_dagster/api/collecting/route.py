@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from muxly_dagster.api import receipts
-from muxly_dagster.api.collecting import Accepted, Collecting
+from muxly_dagster.api.collecting import receipts
+from muxly_dagster.api.collecting.accepting import Accepted, Collecting
 from muxly_dagster.api.guard import shown_key, shown_token, writer
 from muxly_dagster.api.problems import ApiError
 from muxly_dagster.api.service import service_of

@@ -1,0 +1,1 @@
+"""Collecting: events that services post, by whatever protocol, on their way into the inbox."""
