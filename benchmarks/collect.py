@@ -128,8 +128,9 @@ def served(database: str = "", **environ: str) -> Iterator[tuple[int, int, Path]
 
 
 def _ready(process: "subprocess.Popen[bytes]", port: int) -> None:
-    while process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz"):
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10):
             return
         time.sleep(0.1)
     raise RuntimeError("the API did not start")

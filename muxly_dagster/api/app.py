@@ -7,12 +7,9 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from muxly_dagster.api import openapi, problems
-from muxly_dagster.api.collecting.route import PREFIX as COLLECT
-from muxly_dagster.api.collecting.route import collect
-from muxly_dagster.api.collecting.straight import Straight
 from muxly_dagster.api.guard import admin, credentials, is_admin
 from muxly_dagster.api.middleware import Edge, Requests, rate_limit
 from muxly_dagster.api.routes import ADMIN, OPEN, SENDERS
@@ -24,18 +21,7 @@ RATE_LIMIT = "600/minute"
 
 
 class Api(FastAPI):
-    """FastAPI, with a document in which nothing is left without an example, and a straight way to the route that is asked most."""
-
-    straight: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        scope["app"] = self
-        await self.straight(scope, receive, send)
-
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer by way of middleware and router."""
-        await super().__call__(scope, receive, send)
+    """FastAPI, with a document in which nothing is left without an example."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once."""
@@ -69,7 +55,6 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(router, responses=problems.RESPONSES)
     for router in ADMIN:
         app.include_router(router, dependencies=[Depends(admin)], responses=problems.RESPONSES)
-    app.straight = Straight(app.answer, app.state.requests, prefix=COLLECT, endpoint=collect)
     app.add_middleware(
         Edge,
         requests=app.state.requests,

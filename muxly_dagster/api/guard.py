@@ -8,6 +8,7 @@ import binascii
 import functools
 import hmac
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
+from muxly_dagster.api.collecting.known import Known
 from muxly_dagster.api.problems import ApiError
 from muxly_dagster.api.service import Service, service_of
 from muxly_dagster.state.keys import PREFIX, WriteKey, key_hash
@@ -100,12 +102,26 @@ async def writer(request: Request, given: str = "") -> Sender:
 _ADMINISTRATOR = Sender()
 
 
+def may_post(service: Service, known: Known, hashed: str, *, from_here: bool, source: str, stream: str) -> bool:
+    """Whether a post is allowed at first sight, by the hash of the write key it gives ("" without one). Where this says no, `writer` looks
+    closely, and says why."""
+    if hashed:
+        key = known.keys.get(hashed)
+        return key is not None and not key.rate and key.opens(source, stream)
+    return from_here and service.loopback and not known.guarded and not service.admin_token
+
+
 def credentials(request: Request) -> str:
     """What a request signs in with: a bearer token, or the user name (a write key, as Segment's clients send it) or password of basic."""
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    return credentials_in(request.method, request.headers)
+
+
+def credentials_in(method: str, headers: Mapping[str, str]) -> str:
+    """The same. `headers` have lower-case names, or find them however they are written."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
         # Once somebody has signed in to a page, a browser adds this to whatever any other page has it send here.
-        return "" if request.method not in _SAFE and _is_of_another_site(request) else _of_basic(value)
+        return "" if method not in _SAFE and _is_of_another_site(headers) else _of_basic(value)
     return value.strip() if scheme.lower() in ("bearer", "token") else ""
 
 
@@ -115,21 +131,24 @@ def is_admin(service: Service, given: str) -> bool:
 
 
 def is_local(service: Service, request: Request) -> bool:
-    """Whether a request comes from this machine, no proxy passed it on for somebody else, and no web page of somebody else's had a browser
-    send it (DNS rebinding, CSRF; https://www.w3.org/TR/fetch-metadata/).
-    """
+    """Whether a request comes from this machine, and the API listens for no other."""
     client = request.scope.get("client")
-    headers = request.headers
+    return service.loopback and client is not None and comes_from_here(client[0], request.headers)
+
+
+def comes_from_here(client: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from this machine, no proxy passed it on for somebody else, and no web page of somebody else's had a browser
+    send it (DNS rebinding, CSRF; https://www.w3.org/TR/fetch-metadata/). `headers` as in `credentials_in`.
+    """
     if any(name in headers for name in _PASSED_ON):
         return False
     if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":  # a link may lead here
         return False
-    return service.loopback and client is not None and _is_local(client[0], headers.get("host", ""), headers.get("origin", ""))
+    return _is_local(client, headers.get("host", ""), headers.get("origin", ""))
 
 
-def _is_of_another_site(request: Request) -> bool:
+def _is_of_another_site(headers: Mapping[str, str]) -> bool:
     """Whether a page of another site had a browser send this. Browsers that do not say so name the page's origin, at least."""
-    headers = request.headers
     site = headers.get("sec-fetch-site", "")
     if site:
         return site not in ("same-origin", "none")

@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 
 from muxly_dagster.api.app import create_app
+from muxly_dagster.api.collecting.straight import Straight
 from muxly_dagster.api.service import Service
 from muxly_dagster.cli import terminal
 from muxly_dagster.errors import ConfigurationError
@@ -40,7 +41,7 @@ def serve(listener: socket.socket, environ: Mapping[str, str], *, proxies: str, 
         uvicorn.Config(
             create_app(service),
             loop="uvloop",
-            http="httptools",
+            http=Straight,
             ws="none",
             lifespan="on",
             log_level="warning",

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from operator import methodcaller
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ LONGEST_ID = 255  # characters
 
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[{}\]]")
+_braces, _squares = methodcaller("count", b"{"), methodcaller("count", b"[")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -25,10 +27,11 @@ def sift(gathered: Gathered, limits: Limits) -> None:
     bad: dict[int, str] = {}
     if max(map(len, lines)) > limits.event:
         bad |= {at: f"is larger than {limits.event:,} bytes" for at, line in enumerate(lines) if len(line) > limits.event}
-    for at, line in enumerate(lines):
-        # There is no use in looking closer where there are not even so many brackets.
-        if line.count(b"{") + line.count(b"[") > limits.depth and at not in bad and _depth(line) > limits.depth:
-            bad[at] = f"is nested deeper than {limits.depth} levels"
+    # There is no use in looking closer where there are not even so many brackets.
+    if max(map(_braces, lines)) + max(map(_squares, lines)) > limits.depth:
+        for at, line in enumerate(lines):
+            if _braces(line) + _squares(line) > limits.depth and at not in bad and _depth(line) > limits.depth:
+                bad[at] = f"is nested deeper than {limits.depth} levels"
     if max(map(len, gathered.ids)) > LONGEST_ID or not "".join(gathered.ids).isprintable():
         for at, id in enumerate(gathered.ids):
             if len(id) > LONGEST_ID:

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from muxly_dagster.api.app import create_app
+from muxly_dagster.api.collecting.straight import Straight
 from muxly_dagster.api.service import Service
 from muxly_dagster.settings import Settings
 from muxly_dagster_tests.api.shop import QuietOrchestrator
@@ -46,7 +47,7 @@ def process(folder: Path, database: str = "") -> Iterator[tuple["subprocess.Pope
 def main(folder: Path) -> None:
     """Serve until killed."""
     service = Service.open(Settings.from_environ(os.environ, folder), os.environ, QuietOrchestrator())
-    server = Announced(uvicorn.Config(create_app(service), log_level="error", ws="none", loop="uvloop", http="httptools"))
+    server = Announced(uvicorn.Config(create_app(service), log_level="error", ws="none", loop="uvloop", http=Straight))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server.run([listening])
 

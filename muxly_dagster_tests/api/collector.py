@@ -4,14 +4,15 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from muxly_dagster.api.app import create_app
+from muxly_dagster.api.collecting.straight import Straight
 from muxly_dagster.api.service import Service
 from muxly_dagster.settings import Settings
 from muxly_dagster_tests.api.shop import QuietOrchestrator
@@ -44,6 +45,9 @@ class Collector:
     keys: Mapping[str, str]
     """Write keys by name: of each source, `narrow` for telemetry's stream influx alone, `slow` for one request a second of it."""
 
+    stop: Callable[[], None] = field(repr=False)
+    """Lets the server end, as a signal does."""
+
     def events(self, source: str, stream: str) -> list[dict[str, Any]]:
         """All events of a stream that wait."""
         parcels = self.service.state.inbox.parcels(source, stream, 0, 1 << 30)
@@ -67,9 +71,9 @@ class Collector:
 
 @contextlib.contextmanager
 def collecting(
-    folder: Path, environ: Mapping[str, str] | None = None, project: str = PROJECT, *, guarded: bool = True
+    folder: Path, environ: Mapping[str, str] | None = None, project: str = PROJECT, *, guarded: bool = True, straight: bool = True
 ) -> Iterator[Collector]:
-    """The project's API on a free port, with write keys or without any."""
+    """The project's API on a free port, with write keys or without any, and as it is served or, for comparison, by uvicorn alone."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "muxly.yaml").write_text(project, "utf-8")
     said = {"MUXLY_HOME": str(folder / "home"), **(environ or {})}
@@ -86,13 +90,15 @@ def collecting(
         else {}
     )
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error", ws="none", lifespan="on"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(service), http=Straight if straight else "httptools", log_level="error", ws="none", lifespan="on")
+    )
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive(), "the server")
         port = listening.getsockname()[1]
-        yield Collector(f"http://127.0.0.1:{port}", port, service, keys)
+        yield Collector(f"http://127.0.0.1:{port}", port, service, keys, lambda: setattr(server, "should_exit", True))
     finally:
         server.should_exit = True
         thread.join()

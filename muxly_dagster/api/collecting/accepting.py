@@ -38,9 +38,11 @@ INBOX = 10 << 30
 REMEMBER = dt.timedelta(days=7)
 """How long ids and Idempotency-Keys are remembered, unless MUXLY_COLLECT_REMEMBER says otherwise."""
 
+LARGE = 128 << 10
+"""Bytes: a body of that size is read in a thread, so that others do not wait for it."""
+
 _BODIES = 256 << 20  # bytes of bodies that are held in memory at a time
 _UNPROVEN = 128 << 20  # and beside them, of senders who have not proven yet who they are
-_LARGE = 128 << 10  # bytes: a body of that size is read in a thread, so that others do not wait for it
 _AT_ONCE = 4
 _HUGE = 16 << 20  # bytes: only one body of that size is read at a time, as it can take a gigabyte for a moment
 
@@ -71,9 +73,14 @@ class Collecting:
         self._large: anyio.CapacityLimiter | None = None
         self._huge: anyio.CapacityLimiter | None = None
 
+    def believed(self) -> Known | None:
+        """Streams and keys, without waiting; None where that cannot be, or where the inbox is full."""
+        known = self._looking.believed
+        return known if known is not None and known.size <= self._most else None
+
     async def known(self) -> Known:
         """Streams and keys. Raises RetryLater where the database cannot be asked."""
-        return self._looking.fresh or await self._looking.known()
+        return self._looking.believed or await self._looking.known()
 
     async def known_anew(self) -> Known:
         """The same, with what was declared or made a moment ago."""
@@ -102,7 +109,7 @@ class Collecting:
     async def read(self, size: int, reader: Callable[[], T]) -> T:
         """What a reader makes of a body of so many bytes: at once, or in a thread where it takes long. Raises ApiError (400, 413, 415)."""
         try:
-            if size < _LARGE:
+            if size < LARGE:
                 return reader()
             if self._large is None or self._huge is None:
                 self._large, self._huge = anyio.CapacityLimiter(_AT_ONCE), anyio.CapacityLimiter(1)
@@ -149,7 +156,7 @@ class Collecting:
             )
         takings = [known.streams.get((source, each.stream)) or await self.taking(source, each.stream) for each in gathered]
         size = sum(sum(map(len, each.lines)) for each in gathered)
-        if size < _LARGE:
+        if size < LARGE:
             parts, errors = self._parts(source, gathered, takings)
         else:
             parts, errors = await self.read(size, lambda: self._parts(source, gathered, takings))

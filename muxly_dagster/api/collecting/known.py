@@ -58,16 +58,17 @@ class Looking:
         self._look: asyncio.Task[None] | None = None
 
     @property
-    def fresh(self) -> Known | None:
-        """What is known, if that needs no look: for those who come by the thousand."""
-        return self._known if time.monotonic() - self._known.at <= _FRESH else None
+    def believed(self) -> Known | None:
+        """What is known, if that needs no waiting for a look; one is begun where it is due."""
+        age = time.monotonic() - self._known.at
+        if age > _FRESH:
+            self._begun()
+        return self._known if age <= _BELIEVED else None
 
     async def known(self) -> Known:
         """What is known, some seconds old at the most. Raises RetryLater where the database cannot be asked."""
-        age = time.monotonic() - self._known.at
-        look = self._begun() if age > _FRESH else None
-        if look is not None and age > _BELIEVED:
-            await _over(look)
+        if self.believed is None:
+            await _over(self._begun())
         return self._known
 
     async def anew(self) -> Known:

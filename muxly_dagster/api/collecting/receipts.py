@@ -1,5 +1,6 @@
 """What a sender is told of the events that it posted."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,12 @@ def write(kept: Sequence[Kept], gathered: Sequence[Gathered], errors: Sequence[t
     if rejected or errors:
         said["errors"] = told([(each.index, each.reason) for part in gathered for each in part.rejected] + list(errors))
     return said
+
+
+@functools.lru_cache(1000)
+def ordinary(accepted: int, duplicate: int) -> bytes:
+    """The receipt of a request that holds nothing but events, as it is sent."""
+    return to_json(write([Kept(accepted, duplicate)], (), ()))
 
 
 def told(errors: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from muxly_dagster.collecting import Gathered, cloudevents, plain
 
 router = APIRouter(tags=["Collect"])
 
-PREFIX = "/v1/collect/"
+PATH = "/v1/collect/{source}/{stream}"
 
 REPLAYED = "idempotent-replayed"
 """The header that says that an answer is the one of an earlier request with the same Idempotency-Key."""
@@ -93,7 +93,7 @@ _SAID = {
 
 
 @router.post(
-    PREFIX + "{source}/{stream}",
+    PATH,
     operation_id="collect",
     summary="Post events into a stream",
     status_code=202,

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from muxly_dagster.api.collecting.tidying import Tidying
 from muxly_dagster.errors import MuxlyError, RetryLater
@@ -19,7 +19,10 @@ QUEUE = 64 << 20
 
 _GROUP = 8 << 20  # bytes of one transaction: those behind it do not wait for long
 
-_Waiting = tuple[Post, int, "asyncio.Future[None]"]
+Done = Callable[[Post, Exception | None], None]
+"""Is told that a post is durable, or what was wrong, in the loop that offered it."""
+
+_Waiting = tuple[Post, int, asyncio.AbstractEventLoop, Done]
 
 
 class Writer:
@@ -35,6 +38,21 @@ class Writer:
 
     async def put(self, post: Post) -> None:
         """Store a post; durable once this returns. Raises RetryLater where that cannot be done now, and nothing was stored then."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(_post: Post, error: Exception | None) -> None:
+            if future.done():  # its client is gone
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.offer(post, done)
+        await future
+
+    def offer(self, post: Post, done: Done) -> None:
+        """Store a post, and tell of it once it is durable. Raises RetryLater where that cannot be done now; nothing is told then."""
         size = post.size
         if self._closed:
             raise RetryLater("the API is closing", do="send it again", after=1)
@@ -44,12 +62,15 @@ class Writer:
             self._thread = threading.Thread(target=self._run, name="muxly-inbox", daemon=True)
             self._thread.start()
             self._tidying.begin()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queued += size
-        self._waiting.append((post, size, future))
+        self._waiting.append((post, size, asyncio.get_running_loop(), done))
         if not self._ready.is_set():
             self._ready.set()
-        await future
+
+    @property
+    def queued(self) -> int:
+        """About how many bytes wait for their transaction, or are in one."""
+        return self._queued
 
     def close(self) -> None:
         """Store what waits, and end."""
@@ -80,7 +101,7 @@ class Writer:
     def _store(self, group: Sequence[_Waiting]) -> None:
         error: Exception | None = None
         try:
-            self._inbox.put([post for post, _, _ in group])
+            self._inbox.put([post for post, _, _, _ in group])
             if self._inbox.untidy:
                 self._tidying.soon()
         except MuxlyError as trouble:
@@ -94,16 +115,14 @@ class Writer:
                 return
             _log.exception("a request could not be stored")
             error = trouble
-        for loop in {future.get_loop() for _, _, future in group}:
+        for loop in {loop for _, _, loop, _ in group}:
             with contextlib.suppress(RuntimeError):  # a loop that is closed: nobody waits for an answer any more
-                loop.call_soon_threadsafe(self._answer, [each for each in group if each[2].get_loop() is loop], error)
+                loop.call_soon_threadsafe(self._answer, [each for each in group if each[2] is loop], error)
 
     def _answer(self, group: Sequence[_Waiting], error: Exception | None) -> None:
-        for _, size, future in group:
+        for post, size, _, done in group:
             self._queued -= size
-            if future.done():  # its client is gone
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
+            try:
+                done(post, error)
+            except Exception:  # the others are to hear of theirs
+                _log.exception("a request could not be answered")

@@ -12,7 +12,7 @@ from muxly_dagster.api.middleware.counting import Requests
 from muxly_dagster.api.problems import unexpected
 
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
-_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 _CLOSED_BY_CLIENT = 499
 
 _access = logging.getLogger("muxly.access")
@@ -32,9 +32,9 @@ class Watched:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _id_of(scope)
-        scope.setdefault("state", {})["request_id"] = request_id.decode()
-        headers = [(b"x-request-id", request_id), *_HEADERS]
+        own_id = request_id(next((value for name, value in scope["headers"] if name == b"x-request-id"), b""))
+        scope.setdefault("state", {})["request_id"] = own_id.decode()
+        headers = [(b"x-request-id", own_id), *HEADERS]
         began, status = time.perf_counter(), 0
 
         async def watched(message: Message) -> None:
@@ -47,23 +47,21 @@ class Watched:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
-            _log.error("request %s failed", request_id.decode(), exc_info=error)
+            _log.error("request %s failed", own_id.decode(), exc_info=error)
             if status:  # half an answer is out already: the server can only cut the connection
                 raise
-            await unexpected(request_id.decode())(scope, receive, watched)
+            await unexpected(own_id.decode())(scope, receive, watched)
         finally:
             seconds = time.perf_counter() - began
             status = status or _CLOSED_BY_CLIENT
             self._requests.count(scope["method"], getattr(scope.get("route"), "path", ""), status, seconds)
             if (self._log_all or status >= 400) and _access.isEnabledFor(logging.INFO):
-                _access.info("%s", _line(scope, request_id, status, seconds))
+                _access.info("%s", _line(scope, own_id, status, seconds))
 
 
-def _id_of(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE.fullmatch(value):
-            return bytes(value)
-    return b"%016x" % random.getrandbits(64)
+def request_id(given: bytes) -> bytes:
+    """The id of a request: the one it came with, or a new one."""
+    return bytes(given) if _SANE.fullmatch(given) else b"%016x" % random.getrandbits(64)
 
 
 def _line(scope: Scope, request_id: bytes, status: int, seconds: float) -> str:
