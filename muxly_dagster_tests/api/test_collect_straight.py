@@ -195,15 +195,23 @@ def test_one_after_the_other_goes_over_one_connection(one: Collector) -> None:
     assert statuses == [202, 404, 202] * 10
 
 
-def test_the_rest_of_a_body_that_was_refused_is_no_request_of_its_own(one: Collector) -> None:
+def test_the_rest_of_a_body_that_was_refused_is_no_request_of_its_own(one: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body whose length is refused at once holds what looks like a request: it must not be taken for one."""
+    came: list[bytes] = []
+    receive = Straight.data_received
+
+    def watched(self: Straight, data: bytes) -> None:
+        came.append(data)
+        receive(self, data)
+
+    monkeypatch.setattr(Straight, "data_received", watched)
     before = one.service.state.inbox.waiting("app")
     hidden = request(b'{"id": "%b"}' % uuid.uuid4().hex.encode())
-    head = request(b"", length=b"%d" % 60_000)
     with socket.create_connection(("127.0.0.1", one.port), timeout=60) as connection:
-        connection.sendall(head)
+        connection.sendall(request(b"", length=b"%d" % 60_000))
         assert b" 413 " in connection.recv(1 << 16)
         connection.sendall(hidden)
+        until(lambda: came[-1] == hidden, "the rest")
         connection.sendall(b" " * (60_000 - len(hidden)) + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answers = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     assert b" 200 " in answers and b" 202 " not in answers
