@@ -41,9 +41,10 @@ class Depth:
 class SharedInbox:
     """See `intake.Inbox`. Every method is safe in any thread; raises RetryLater where the database cannot be used."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, beside: Callable[[], sa.Engine] | None = None) -> None:
+        """`beside` opens the database where the index of marks lies, if that is another one."""
         self._engine = engine
-        self._marks = Marks(engine)
+        self._marks = Marks(engine, beside)
         self._turn = threading.Lock()
 
     # ---- storing ------------------------------------------------------------------------------------------------------
@@ -70,12 +71,17 @@ class SharedInbox:
         """
         seconds, requests = int(before.timestamp()), tables.inbox_requests
         until, over = time.monotonic() + _TIDYING, False
+        with self._turn, self._engine.begin() as connection:
+            connection.execute(sa.delete(requests).where(requests.c.at < seconds))
+            self._marks.look(connection, seconds)
         while not over and not stop() and time.monotonic() < until:
-            with self._turn, self._engine.begin() as connection:
-                connection.execute(sa.delete(requests).where(requests.c.at < seconds))
-                over = self._marks.forget(connection, seconds)
+            over = self._marks.forget(seconds)
         if self._marks.full and not stop():
             self._marks.settle(self._turn, stop)
+
+    def close(self) -> None:
+        """Give back what it opened itself."""
+        self._marks.close()
 
     @property
     def untidy(self) -> bool:

@@ -7,7 +7,8 @@ order of arrival first (`inbox_recent`), where every process that stores events 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 
 import numpy as np
 import sqlalchemy as sa
@@ -45,8 +46,8 @@ _BEHIND = sa.select(_recent.seq, _recent.marks).where(_recent.seq > sa.bindparam
 class Marks:
     """The marks of all streams. Everything but `settle` belongs into the one transaction that stores events at a time."""
 
-    def __init__(self, engine: sa.Engine, recent: int = RECENT) -> None:
-        self._engine, self._most = engine, recent
+    def __init__(self, engine: sa.Engine, beside: Callable[[], sa.Engine] | None = None, recent: int = RECENT) -> None:
+        self._engine, self._beside, self._most = engine, beside, recent
         self._recent: set[bytes] = set()
         self._older: set[bytes] = set()  # on their way into the index
         self._first = self._last = 0  # the rows of `inbox_recent` that are in memory
@@ -57,6 +58,16 @@ class Marks:
         self._find, self._add = (sa.text(q) for q in ((_SQLITE_FIND, _SQLITE_ADD) if sqlite else (_POSTGRES_FIND, _POSTGRES_ADD)))
         self.full = False
         """Whether it is this process's turn to `settle`."""
+
+    @cached_property
+    def index(self) -> sa.Engine:
+        """Where the index lies: `beside`, opened when it is first needed, or in the same database."""
+        return self._engine if self._beside is None else self._beside()
+
+    def close(self) -> None:
+        """Give back what was opened beside."""
+        if "index" in vars(self) and self.index is not self._engine:
+            self.index.dispose()
 
     def known(self, connection: sa.Connection, marks: Sequence[Sequence[bytes]]) -> list[frozenset[int]]:
         """For each of these lists, the places of marks that are known, or stand before in these lists. The others are known from now on.
@@ -94,7 +105,7 @@ class Marks:
         self._added = []
 
     def settle(self, turn: AbstractContextManager[object], stop: Callable[[], bool]) -> None:
-        """Bring what was recent into the index, a little within each `turn`, so that events are stored in between.
+        """Bring what was recent into the index, a little at a time, while events are stored; they wait for the `turn`s at begin and end.
 
         Whoever stops or is killed over it has done no harm: it is done again.
         """
@@ -106,7 +117,7 @@ class Marks:
         newest = max((at for _, at in rows), default=0)
         for piece in _sorted([bytes(marks) for marks, _ in rows]):
             began = time.monotonic()
-            with turn, self._engine.begin() as connection:
+            with self.index.begin() as connection:
                 connection.execute(self._add, {"marks": piece, "size": len(piece), "at": newest})
             if stop():
                 return
@@ -118,18 +129,21 @@ class Marks:
                 first = connection.scalar(_FIRST) or 0
             self._older, self._first, self._any = set(), first, True
 
-    def forget(self, connection: sa.Connection, before: int) -> bool:
+    def forget(self, before: int) -> bool:
         """Forget some of the marks from before this time (seconds since 1970); whether that was the last step of a round over all."""
         ids = tables.inbox_ids
         behind = sa.select(ids.c.mark).where(ids.c.mark > self._swept).order_by(ids.c.mark).offset(_SWEPT).limit(1)
-        upto = connection.scalar(behind)
-        span = [ids.c.mark > self._swept] + ([ids.c.mark <= upto] if upto is not None else [])
-        connection.execute(sa.delete(ids).where(ids.c.at < before, *span))
+        with self.index.begin() as connection:
+            upto = connection.scalar(behind)
+            span = [ids.c.mark > self._swept] + ([ids.c.mark <= upto] if upto is not None else [])
+            connection.execute(sa.delete(ids).where(ids.c.at < before, *span))
         self._swept = bytes(upto) if upto is not None else b""
-        # What has been recent for long is settled, so that it can be forgotten too.
+        return upto is None
+
+    def look(self, connection: sa.Connection, before: int) -> None:
+        """Whether there is something to `settle` that has been recent for long, so that it can be forgotten too."""
         oldest = connection.scalar(sa.select(sa.func.min(tables.inbox_recent.c.at)))
         self.full |= oldest is not None and oldest < max(before, int(time.time()) - _LONGEST)
-        return upto is None
 
     def _read(self, connection: sa.Connection) -> None:
         """Take in what other processes have written, and forget what one of them has brought into the index."""
@@ -138,18 +152,25 @@ class Marks:
         if first != self._first:
             self._recent, self._older, self._first = set(), set(), first
             self._last = first - 1 if first else self._last
-            self._any = connection.scalar(_ANY) is not None
+            with self._reading(connection) as reading:
+                self._any = reading.scalar(_ANY) is not None
         if (last or 0) > self._last:
             for seq, marks in connection.execute(_BEHIND, {"last": self._last}):
                 self._recent.update(_pieces(bytes(marks), MARK))
                 self._last = int(seq)
 
     def _indexed(self, connection: sa.Connection, marks: set[bytes]) -> Iterator[bytes]:
-        # In order, neighbours in the index are read together.
         if self._any and marks:
-            given = b"".join(sorted(marks))
-            for (mark,) in connection.execute(self._find, {"marks": given, "size": len(given)}):
-                yield bytes(mark)
+            given = b"".join(sorted(marks))  # in order, neighbours in the index are read together
+            with self._reading(connection) as reading:
+                for (mark,) in reading.execute(self._find, {"marks": given, "size": len(given)}):
+                    yield bytes(mark)
+
+    def _reading(self, connection: sa.Connection) -> AbstractContextManager[sa.Connection]:
+        """A connection to the index: where it lies beside, one of its own."""
+        if self.index is self._engine:
+            return nullcontext(connection)
+        return self.index.connect().execution_options(muxly_reads=True)
 
     @staticmethod
     def _gone(marks: Sequence[bytes], fresh: set[bytes]) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,18 @@ HEAD = "0005"
 """The newest migration; a database that stands there needs no Alembic at start."""
 
 _SCHEMA = "muxly"
+_CACHE, _LARGE_CACHE = 2000, 32_000  # KiB that each connection keeps of the file; a large one where places all over it are looked up
 _PAGES, _LARGE_PAGES = 4096, 16384  # bytes; large ones where most of what is written is large
 
 
 class State:
     """Everything remembered between runs. `locks` is the folder for lock files where the database is SQLite."""
 
-    def __init__(self, engine: sa.Engine, locks: Path, beside: sa.Engine | None = None) -> None:
+    def __init__(
+        self, engine: sa.Engine, locks: Path, inbox: sa.Engine | None = None, marks: Callable[[], sa.Engine] | None = None
+    ) -> None:
         self.engine, self._locks = engine, locks
-        self.inbox_engine = engine if beside is None else beside
+        self.inbox_engine = engine if inbox is None else inbox
         self.ledger = Ledger(engine)
         self.cursors = cursor_rows.Cursors(engine)
         self.breakers = Breakers(engine)
@@ -45,7 +48,7 @@ class State:
         self.jobs = Jobs(engine)
         self.starts = Starts(engine)
         self.calls = KeptCalls(engine)
-        self.inbox = SharedInbox(self.inbox_engine)
+        self.inbox = SharedInbox(self.inbox_engine, marks)
         self.keys = WriteKeys(engine)
 
     @classmethod
@@ -55,14 +58,18 @@ class State:
             home.mkdir(parents=True, exist_ok=True)
             (home / "locks").mkdir(exist_ok=True)
         engine = _opened(url, home)
-        # SQLite has one writer at a time: collected events go into a file of their own, so that neither they nor runs wait for each other.
-        beside = _inbox_url(url)
-        return cls(engine, home / "locks", _opened(beside, home, page=_LARGE_PAGES) if beside else None)
+        # SQLite has one writer at a time: collected events go into a file of their own, so that neither they nor runs wait for each other,
+        # and the index of their ids into another one, which is written beside them, and only by who stores events.
+        inbox, marks = _beside(url, "inbox"), _beside(url, "marks")
+        if not inbox:
+            return cls(engine, home / "locks")
+        return cls(engine, home / "locks", _opened(inbox, home, page=_LARGE_PAGES), lambda: _opened(marks, home, cache=_LARGE_CACHE))
 
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
         self.inbox_engine.dispose()
+        self.inbox.close()
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -87,8 +94,8 @@ class State:
                     connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
 
 
-def _opened(url: str, home: Path, page: int = _PAGES) -> sa.Engine:
-    engine = _engine(url, page)
+def _opened(url: str, home: Path, page: int = _PAGES, cache: int = _CACHE) -> sa.Engine:
+    engine = _engine(url, page, cache)
     explain(engine)
     try:
         with _at_start(engine, home):
@@ -99,16 +106,16 @@ def _opened(url: str, home: Path, page: int = _PAGES) -> sa.Engine:
     return engine
 
 
-def _inbox_url(url: str) -> str:
-    """Where collected events lie: beside a SQLite database (`state-inbox.db`); empty where that is the database itself."""
+def _beside(url: str, what: str) -> str:
+    """A database beside a SQLite database, such as `state-inbox.db`; empty where everything lies in one."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         return ""
     path = Path(parsed.database)
-    return parsed.set(database=str(path.with_name(f"{path.stem}-inbox{path.suffix}"))).render_as_string(hide_password=False)
+    return parsed.set(database=str(path.with_name(f"{path.stem}-{what}{path.suffix}"))).render_as_string(hide_password=False)
 
 
-def _engine(url: str, page: int = _PAGES) -> sa.Engine:
+def _engine(url: str, page: int = _PAGES, cache: int = _CACHE) -> sa.Engine:
     """Its errors, which the log may get, do not quote what was to be written: events, bodies of calls, hashes of keys."""
     try:
         parsed = sa.make_url(url)
@@ -122,7 +129,7 @@ def _engine(url: str, page: int = _PAGES) -> sa.Engine:
             with usable_folder(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, connect_args={"isolation_level": None, "timeout": 30}, hide_parameters=True)
-        sa.event.listen(engine, "connect", lambda connection, _: _sqlite_settings(connection, page))
+        sa.event.listen(engine, "connect", lambda connection, _: _sqlite_settings(connection, page, cache))
         sa.event.listen(engine, "begin", _begin)
         return engine
     if parsed.get_backend_name() == "postgresql":
@@ -135,8 +142,9 @@ def _engine(url: str, page: int = _PAGES) -> sa.Engine:
     )
 
 
-def _sqlite_settings(connection: Any, page: int) -> None:
+def _sqlite_settings(connection: Any, page: int, cache: int) -> None:
     connection.execute(f"pragma page_size={page}")  # counts for a new file only
+    connection.execute(f"pragma cache_size={-cache}")
     connection.execute("pragma journal_mode=wal")
     connection.execute("pragma synchronous=full")
     connection.execute("pragma busy_timeout=30000")

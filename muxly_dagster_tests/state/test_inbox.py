@@ -118,7 +118,7 @@ def test_ids_are_known_while_they_are_indexed_and_afterwards_to_all_and_after_a_
         for each in (state, other):
             each.inbox.put([again := post(*names[::100], "new-0", "new-1")])
             assert again.kept[0].accepted == 0
-        with state.inbox_engine.connect() as connection:
+        with state.inbox._marks.index.connect() as connection:
             assert connection.scalar(sa.select(sa.func.count()).select_from(tables.inbox_ids)) >= len(names)
     finally:
         other.close()
@@ -164,12 +164,11 @@ def test_forgetting_goes_round_by_small_steps(state: State, monkeypatch: pytest.
     for names, at in ((old, 1000), (new, 2000)):
         state.inbox.put([post(*names)])
         state.inbox._marks.settle(state.inbox._turn, lambda: False)
-        with state.inbox_engine.begin() as connection:
+        with state.inbox._marks.index.begin() as connection:
             connection.execute(sa.update(tables.inbox_ids).where(tables.inbox_ids.c.at > 2000).values(at=at))
     steps = 1
-    with state.inbox_engine.begin() as connection:
-        while not state.inbox._marks.forget(connection, 1500):
-            steps += 1
+    while not state.inbox._marks.forget(1500):
+        steps += 1
     assert steps > 5
     state.inbox.put([again := post(*old, *new)])
     assert (again.kept[0].accepted, again.kept[0].duplicate) == (40, 40)
