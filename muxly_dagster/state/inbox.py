@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from muxly_dagster.intake import Parcel
 from muxly_dagster.state import tables
+from muxly_dagster.state.mark_index import MarkIndex
 from muxly_dagster.state.marks import Marks
 from muxly_dagster.state.posts import Kept, Part, Post
 
@@ -44,7 +45,8 @@ class SharedInbox:
     def __init__(self, engine: sa.Engine, beside: Callable[[], sa.Engine] | None = None) -> None:
         """`beside` opens the database where the index of marks lies, if that is another one."""
         self._engine = engine
-        self._marks = Marks(engine, beside)
+        self._index = MarkIndex(engine, beside)
+        self._marks = Marks(engine, self._index)
         self._turn = threading.Lock()
 
     # ---- storing ------------------------------------------------------------------------------------------------------
@@ -75,18 +77,20 @@ class SharedInbox:
             connection.execute(sa.delete(requests).where(requests.c.at < seconds))
             self._marks.look(connection, seconds)
         while not over and not stop() and time.monotonic() < until:
-            over = self._marks.forget(seconds)
+            over = self._index.forget(seconds)
         if self._marks.full and not stop():
             self._marks.settle(self._turn, stop)
+        if self._index.is_asked_much:
+            self._index.learn(stop)
 
     def close(self) -> None:
         """Give back what it opened itself."""
-        self._marks.close()
+        self._index.close()
 
     @property
     def untidy(self) -> bool:
         """Whether so much has come in that this process should `tidy` soon."""
-        return self._marks.full
+        return self._marks.full or self._index.is_asked_much
 
     def _store(self, connection: sa.Connection, posts: Sequence[Post]) -> None:
         by_stream: dict[tuple[str, str], _Parcel] = {}

@@ -81,6 +81,11 @@ def _scope(source: str, stream: str) -> bytes:
     return hashlib.sha256(f"{source}\0{stream}".encode()).digest()[: MARK - _OWN]
 
 
+def pieces(content: bytes, size: int) -> list[bytes]:
+    """What lies one behind the other."""
+    return [content[at : at + size] for at in range(0, len(content), size)]
+
+
 def request_mark(source: str, stream: str, key: str) -> bytes:
     """What an Idempotency-Key is remembered by."""
     return hashlib.blake2b("\0".join((source, stream, key)).encode(), digest_size=16).digest()

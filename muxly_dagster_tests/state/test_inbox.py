@@ -2,7 +2,8 @@
 
 import datetime as dt
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,7 @@ def test_ids_are_known_while_they_are_indexed_and_afterwards_to_all_and_after_a_
         for each in (state, other):
             each.inbox.put([again := post(*names[::100], "new-0", "new-1")])
             assert again.kept[0].accepted == 0
-        with state.inbox._marks.index.connect() as connection:
+        with state.inbox._index.engine.connect() as connection:
             assert connection.scalar(sa.select(sa.func.count()).select_from(tables.inbox_ids)) >= len(names)
     finally:
         other.close()
@@ -159,19 +160,89 @@ def test_ids_and_keys_are_forgotten_after_a_while(state: State) -> None:
 
 
 def test_forgetting_goes_round_by_small_steps(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muxly_dagster.state.marks._SWEPT", 7)
+    monkeypatch.setattr("muxly_dagster.state.mark_index._SWEPT", 7)
     old, new = [f"old-{n}" for n in range(40)], [f"new-{n}" for n in range(40)]
     for names, at in ((old, 1000), (new, 2000)):
         state.inbox.put([post(*names)])
         state.inbox._marks.settle(state.inbox._turn, lambda: False)
-        with state.inbox._marks.index.begin() as connection:
+        with state.inbox._index.engine.begin() as connection:
             connection.execute(sa.update(tables.inbox_ids).where(tables.inbox_ids.c.at > 2000).values(at=at))
     steps = 1
-    while not state.inbox._marks.forget(1500):
+    while not state.inbox._index.forget(1500):
         steps += 1
     assert steps > 5
     state.inbox.put([again := post(*old, *new)])
     assert (again.kept[0].accepted, again.kept[0].duplicate) == (40, 40)
+
+
+def test_a_filter_knows_what_is_in_the_index_whoever_brought_it_there(
+    state: State, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muxly_dagster.state.mark_index._MANY", 5)
+    monkeypatch.setattr("muxly_dagster.state.mark_index._LEARNED", 7)
+    old, seen, unseen = ([f"{word}-{number}" for number in range(50)] for word in ("old", "seen", "unseen"))
+    other = State.open(url, tmp_path)
+
+    def settled(by: State, *names: str) -> None:
+        by.inbox.put([post(*names)])
+        by.inbox._marks.settle(by.inbox._turn, lambda: False)
+
+    def known(names: Sequence[str]) -> None:
+        other.inbox.put([again := post(*names, new := uuid.uuid4().hex)])
+        assert (again.kept[0].duplicate, again.kept[0].accepted) == (len(names), 1), new
+
+    try:
+        settled(state, *old)
+        known(old)  # by the index itself
+        assert other.inbox.untidy
+        other.inbox.tidy(EPOCH)
+        assert not other.inbox.untidy and other.inbox._index._filter is not None
+        known(old)
+        settled(other, *seen)  # its own
+        known([*old, *seen])
+        assert other.inbox._index._filter is not None
+        settled(state, *unseen)
+        known([*old, *seen, *unseen])
+        assert other.inbox._index._filter is None  # it has not seen them come
+        other.inbox.tidy(EPOCH)
+        assert other.inbox._index._filter is not None
+        known([*old, *seen, *unseen])
+        state.inbox.put([post("a"), post("b")])
+        known(["a", "b"])
+        state.inbox._marks.settle(state.inbox._turn, lambda: False)
+        state.inbox.put([post("c")])
+        known(["a", "b", "c", *old])
+        assert other.inbox._index._filter is not None  # it has seen them all
+    finally:
+        other.close()
+
+
+def test_a_filter_that_is_overtaken_while_it_is_filled_is_none(
+    state: State, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muxly_dagster.state.mark_index._LEARNED", 7)
+    names = [f"id-{number}" for number in range(50)]
+    state.inbox.put([post(*names)])
+    state.inbox._marks.settle(state.inbox._turn, lambda: False)
+    other = State.open(url, tmp_path)
+    steps: list[int] = []
+
+    def stop() -> bool:
+        steps.append(len(steps))
+        if len(steps) == 3:
+            state.inbox.put([post("!first")])
+            state.inbox._marks.settle(state.inbox._turn, lambda: False)
+            other.inbox.put([post("z")])
+        return False
+
+    try:
+        other.inbox.put([post("y")])
+        other.inbox._index.learn(stop)
+        assert len(steps) < len(names) // 7 and other.inbox._index._filter is None
+        other.inbox.put([again := post("!first", "y", "z", *names)])
+        assert again.kept[0].accepted == 0
+    finally:
+        other.close()
 
 
 def test_a_request_is_told_what_it_was_told_before_and_nothing_is_stored(state: State) -> None:
