@@ -70,7 +70,7 @@ def _array(body: bytes, stream: str, id_field: str, decode: Callable[[Any], Any]
         raise Unreadable(f"the body {_DEEP}") from None
     except msgspec.DecodeError as error:
         raise Unreadable(str(error)) from None
-    lines = list(map(bytes, raws))
+    lines = [bytes(raw) for raw in raws]
     if b"\n" in body or b"\r" in body:
         lines = [_line(line) for line in lines]
     return Gathered(stream, lines, _ids(events), range(len(lines)))

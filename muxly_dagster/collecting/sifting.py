@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from operator import methodcaller
 from typing import Any
 
 import orjson
@@ -15,7 +14,7 @@ LONGEST_ID = 255  # characters
 
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[{}\]]")
-_braces, _squares = methodcaller("count", b"{"), methodcaller("count", b"[")
+_PRINTABLE = bytes(range(0x20, 0x7F))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -27,12 +26,15 @@ def sift(gathered: Gathered, limits: Limits) -> None:
     bad: dict[int, str] = {}
     if max(map(len, lines)) > limits.event:
         bad |= {at: f"is larger than {limits.event:,} bytes" for at, line in enumerate(lines) if len(line) > limits.event}
-    # There is no use in looking closer where there are not even so many brackets.
-    if max(map(_braces, lines)) + max(map(_squares, lines)) > limits.depth:
+    together = b"".join(lines)
+    braces, squares = together.count(b"{"), together.count(b"[")
+    # There is no use in looking closer where there are not even so many brackets: each line has one for itself.
+    if braces + squares - len(lines) >= limits.depth:
         for at, line in enumerate(lines):
-            if _braces(line) + _squares(line) > limits.depth and at not in bad and _depth(line) > limits.depth:
+            opened = line.count(b"{") + (line.count(b"[") if squares else 0)
+            if opened > limits.depth and at not in bad and _depth(line) > limits.depth:
                 bad[at] = f"is nested deeper than {limits.depth} levels"
-    if max(map(len, gathered.ids)) > LONGEST_ID or not "".join(gathered.ids).isprintable():
+    if max(map(len, gathered.ids)) > LONGEST_ID or not _is_printable("".join(gathered.ids)):
         for at, id in enumerate(gathered.ids):
             if len(id) > LONGEST_ID:
                 bad.setdefault(at, f"its id is longer than {LONGEST_ID} characters")
@@ -92,6 +94,10 @@ def _read(line: bytes) -> Any:
 
 
 _LONG = re.compile(rb"\d{19}")
+
+
+def _is_printable(text: str) -> bool:
+    return not text.encode().translate(None, _PRINTABLE) if text.isascii() else text.isprintable()
 
 
 def _leave(gathered: Gathered, without: Mapping[int, str]) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import cramjam
 import orjson
 import sqlalchemy as sa
 
@@ -23,6 +24,10 @@ _SLICE = 8 << 20  # bytes that are deleted in one transaction: whoever stores ev
 _ROWS = 500
 _TIDYING = 0.5  # seconds of forgetting
 
+
+_SMALL = 1 << 10  # bytes of events that are kept as they came
+_ZSTD = b"\x28\xb5\x2f\xfd"
+"""How what zstd has compressed begins (RFC 8878, 3.1.1); an event begins with a brace."""
 
 _INSERT = sa.insert(tables.inbox)
 
@@ -223,7 +228,7 @@ class _Parcel:
         body, ids = b"\n".join(self.lines), "\n".join(self.ids)
         refused = orjson.dumps(self.refused).decode() if self.refused else ""
         size = len(body) + len(ids) + len(refused)
-        return {"count": len(self.lines) + len(self.refused), "size": size, "ids": ids, "body": body, "refused": refused}
+        return {"count": len(self.lines) + len(self.refused), "size": size, "ids": ids, "body": _packed(body), "refused": refused}
 
     def stored(self, seq: int) -> None:
         """Tell those whose events are in it."""
@@ -248,7 +253,16 @@ def _of(source: str, stream: str) -> sa.ColumnElement[bool]:
 def _parcel(row: sa.RowMapping) -> Parcel:
     ids = tuple(row["ids"].split("\n")) if row["body"] else ()
     refused = tuple((text, reason) for text, reason in orjson.loads(row["refused"])) if row["refused"] else ()
-    return Parcel(row["seq"], dt.datetime.fromisoformat(row["received_at"]), ids, bytes(row["body"]), refused)
+    return Parcel(row["seq"], dt.datetime.fromisoformat(row["received_at"]), ids, _unpacked(bytes(row["body"])), refused)
+
+
+def _packed(body: bytes) -> bytes:
+    """A body as it is kept: events are much alike, and to write them whole takes longer than to compress them."""
+    return bytes(cramjam.zstd.compress(body, level=1)) if len(body) > _SMALL else body
+
+
+def _unpacked(kept: bytes) -> bytes:
+    return bytes(cramjam.zstd.decompress(kept)) if kept.startswith(_ZSTD) else kept
 
 
 def _known(connection: sa.Connection, posts: Sequence[Post]) -> tuple[list[Post], list[tuple[Post, Post]]]:

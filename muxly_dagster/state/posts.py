@@ -35,7 +35,7 @@ class Part:
         """Give ids to events that came without."""
         given, scope, digest = gathered.ids, _scope(source, gathered.stream), xxhash.xxh3_128_digest
         if "" not in given:
-            marks = [scope + mark[:_OWN] for mark in map(digest, map(str.encode, given))]
+            marks = [scope + digest(id.encode())[:_OWN] for id in given]
             return cls(gathered.stream, gathered.lines, given, marks, refused)
         marks = [scope + digest(id.encode())[:_OWN] if id else b"" for id in given]
         own = iter(new_ids(given.count("")))

@@ -1,6 +1,7 @@
 """The inbox stores each event once, in order, in few transactions; and lets go of what is in the lake."""
 
 import datetime as dt
+import os
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -336,7 +337,7 @@ def test_a_reader_with_a_cursor_misses_nothing_while_several_store(state: State,
 
 def test_a_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
     state = State.open(f"sqlite:///{tmp_path}/state.db", tmp_path)
-    big = Post("app", [Part.of("app", Gathered("signups", [b"x" * 1_000_000], ["big"], (0,)))])
+    big = Post("app", [Part.of("app", Gathered("signups", [os.urandom(1_000_000)], ["big"], (0,)))])
     with state.inbox_engine.connect() as connection:
         # In the only connection of the pool: a limit on the file's pages stands for a disk that is full.
         pages = connection.exec_driver_sql("pragma page_count").scalar_one()
