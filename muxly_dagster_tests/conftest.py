@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from muxly_dagster_tests.cli import warm
 from muxly_dagster_tests.peers import mariadb as mariadb_peer
 from muxly_dagster_tests.peers import postgres as postgres_peer
 
@@ -32,7 +33,8 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the servers that this run started, once all its workers are through."""
+    """Stop what this process started, and the servers that this run started, once all its workers are through."""
+    warm.end()
     folder = config.stash.get(_PEERS, None)
     if folder is not None:
         postgres_peer.stop(folder)

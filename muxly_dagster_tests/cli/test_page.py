@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,19 @@ import typer.main
 from click import Context
 
 from muxly_dagster.cli.app import app
+from muxly_dagster_tests.cli import warm
 from muxly_dagster_tests.cli.command import ROOT, clean_environ
 
 PAGE = (ROOT / "docs" / "cli.md").read_text("utf-8")
 
 
-@pytest.mark.timeout(600)  # each of its some forty commands is a process of its own
 def test_its_examples_run_in_the_order_they_are_given(tmp_path: Path) -> None:
     blocks = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     commands = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
     assert len(commands) > 15
-    muxly = f'muxly() {{ {shlex.quote(sys.executable)} -m muxly_dagster "$@"; }}'
-    script = "\n".join(["set -eu", muxly, *commands])
+    script = "\n".join(["set -eu", f'muxly() {{ {shlex.join(warm.command())} "$@"; }}', *commands])
     environ = clean_environ() | {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=540, check=False)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,8 +2,8 @@
 
 import os
 import re
+import shlex
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from muxly_dagster.assembly import assemble
 from muxly_dagster.connector import PullSettings
 from muxly_dagster.destination import Destination
 from muxly_dagster.project.load import load_project
+from muxly_dagster_tests.cli import warm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -83,7 +84,7 @@ def test_the_commands_of_getting_started_run_in_the_order_they_are_given(tmp_pat
     commands_folder = tmp_path / "bin"
     commands_folder.mkdir()
     muxly = commands_folder / "muxly"
-    muxly.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m muxly_dagster "$@"\n')
+    muxly.write_text(f'#!/bin/sh\nexec {shlex.join(warm.command())} "$@"\n')
     muxly.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MUXLY_", "DAGSTER_"))}
     environ = kept | {"PATH": f"{commands_folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
