@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from muxly_dagster.collecting import cloudevents, influx, otlp, remote_write, segment
-from muxly_dagster.collecting.remote_write.messages import Request, WriteRequest
+from muxly_dagster.remote_write import Request, WriteRequest
 
 _EVENTS = 1000
 _AT = 1_700_000_000_000_000_000

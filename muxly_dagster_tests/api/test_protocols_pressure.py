@@ -8,7 +8,7 @@ import httpx
 import pytest
 from google.rpc.status_pb2 import Status
 
-from muxly_dagster.destinations.prometheus import protocol
+from muxly_dagster import remote_write
 from muxly_dagster_tests.api.collector import Collector, collecting
 from muxly_dagster_tests.peers.prometheus import until
 
@@ -17,7 +17,7 @@ PROTOBUF = "application/x-protobuf"
 
 def sample() -> bytes:
     """One sample by remote write."""
-    request = protocol.WriteRequest()
+    request = remote_write.WriteRequest()
     series = request.timeseries.add()
     series.labels.add(name="__name__", value="up")
     series.samples.add(timestamp=1)

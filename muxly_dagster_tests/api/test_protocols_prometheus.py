@@ -8,7 +8,7 @@ import cramjam
 import httpx
 import pytest
 
-from muxly_dagster.destinations.prometheus import protocol
+from muxly_dagster import remote_write
 from muxly_dagster_tests.api.collector import Collector, collecting
 from muxly_dagster_tests.peers import prometheus as peer
 
@@ -34,7 +34,7 @@ def fresh(server: Collector) -> Collector:
 
 def one(*values: float, name: str = "up") -> Any:
     """A request of version 1.0 with one series."""
-    request = protocol.WriteRequest()
+    request = remote_write.WriteRequest()
     series = request.timeseries.add()
     series.labels.add(name="__name__", value=name)
     for number, value in enumerate(values):
@@ -44,7 +44,7 @@ def one(*values: float, name: str = "up") -> Any:
 
 def two(count: int) -> Any:
     """A request of version 2.0 with so many samples of one series."""
-    request = protocol.Request(symbols=["", "__name__", "up"])
+    request = remote_write.Request(symbols=["", "__name__", "up"])
     series = request.timeseries.add(labels_refs=[1, 2])
     for number in range(count):
         series.samples.add(value=number, timestamp=AT + number)

@@ -13,8 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from muxly_dagster.collecting import Gathered, TooLarge, Unreadable, influx, otlp, remote_write
 from muxly_dagster.collecting.encodings import decoded
 from muxly_dagster.collecting.limits import Limits
-from muxly_dagster.collecting.remote_write.messages import Request, WriteRequest
 from muxly_dagster.collecting.sifting import fault_by, refuse
+from muxly_dagster.remote_write import Request, WriteRequest
 
 FEW = Limits(items=10, event=1000)
 NOW = int(dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp()) * 10**9

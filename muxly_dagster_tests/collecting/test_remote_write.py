@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from muxly_dagster.collecting import TooLarge, UnknownType, Unreadable, remote_write
 from muxly_dagster.collecting.limits import Limits
-from muxly_dagster.collecting.remote_write.messages import Request, WriteRequest
-from muxly_dagster.destinations.prometheus import protocol, writing
+from muxly_dagster.destinations.prometheus import writing
+from muxly_dagster.remote_write import Request, WriteRequest
 
 ONE = "application/x-protobuf"
 TWO = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
@@ -38,7 +38,7 @@ def events(written: remote_write.Written) -> list[dict[str, Any]]:
 
 def one(name: str = "up", **labels: str) -> Any:
     """A request of version 1.0 with one series."""
-    request = protocol.WriteRequest()
+    request = WriteRequest()
     series = request.timeseries.add()
     for key, value in {"__name__": name, **labels}.items():
         series.labels.add(name=key, value=value)
@@ -60,7 +60,7 @@ def test_a_sample_of_version_one() -> None:
 
 
 def test_a_sample_of_version_two_has_its_metadata_and_counts_for_the_answer() -> None:
-    request = protocol.Request(symbols=["", "__name__", "hits_total", "job", "web", "Hits.", "hits"])
+    request = Request(symbols=["", "__name__", "hits_total", "job", "web", "Hits.", "hits"])
     series = request.timeseries.add(labels_refs=[1, 2, 3, 4])
     series.metadata.type, series.metadata.help_ref, series.metadata.unit_ref = 1, 5, 6
     series.samples.add(value=3, timestamp=AT, start_timestamp=AT - 1000)

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from muxly_dagster import records
+from muxly_dagster import records, remote_write
 from muxly_dagster.auth import Bearer
 from muxly_dagster.destination import Delivery, Receipt
-from muxly_dagster.destinations.prometheus import Prometheus, accumulating, protocol
+from muxly_dagster.destinations.prometheus import Prometheus, accumulating
 from muxly_dagster.errors import ConfigurationError, RetryLater
 from muxly_dagster.services import OwnMetrics
 from muxly_dagster.testing import DestinationContract, changes, delivery
@@ -87,7 +87,7 @@ def test_a_request_of_version_2_says_everything_a_receiver_may_ask_for(receiver:
     sales, empty, *wait = sorted(wrote.series, key=lambda each: (each[0]["__name__"] != "sales_euros_total", -len(each[0])))
     assert sales[0] == {"__name__": "sales_euros_total", "country": "de", **shared}
     assert sales[1] == [(READ_AT, 3.0, READ_AT - 1)]
-    assert sales[2] == {"type": protocol.KINDS["counter"], "help": "Sold so far.", "unit": "euros"}
+    assert sales[2] == {"type": remote_write.KINDS["counter"], "help": "Sold so far.", "unit": "euros"}
     assert empty[0] == {"__name__": "sales_euros_total", **shared}  # an empty label is none
     assert {(labels["__name__"], labels.get("le")): samples[0][1] for labels, samples, _ in wait} == {
         ("wait_bucket", "5.0"): 1,
@@ -95,7 +95,7 @@ def test_a_request_of_version_2_says_everything_a_receiver_may_ask_for(receiver:
         ("wait_count", None): 2,
         ("wait_sum", None): 12,
     }
-    assert {meta["type"] for _, _, meta in wait} == {protocol.KINDS["histogram"]}
+    assert {meta["type"] for _, _, meta in wait} == {remote_write.KINDS["histogram"]}
     assert receipt == Receipt(
         2, (), {"records_counted": 2, "series_made": 3, "series_ended": 0, "protocol": "2.0", "requests": 1, "samples_written": 6}
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 import cramjam
 
-from muxly_dagster.destinations.prometheus import protocol
+from muxly_dagster import remote_write
 
 _PATIENCE = 60.0
 _PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-pushgateway": "prometheus-pushgateway"}
@@ -222,7 +222,7 @@ class Writer:
         assert headers["content-encoding"] == "snappy"
         assert headers["x-prometheus-remote-write-version"] == ("2.0.0" if kind == "2.0" else "0.1.0")
         content = bytes(cramjam.snappy.decompress_raw(body))
-        message = (protocol.Request if kind == "2.0" else protocol.WriteRequest).FromString(content)
+        message = (remote_write.Request if kind == "2.0" else remote_write.WriteRequest).FromString(content)
         wrote = Wrote(headers, message)
         self.asked.append(wrote)
         if kind == "1.0":

@@ -20,8 +20,8 @@ from google.protobuf.message import DecodeError
 from muxly_dagster.collecting.events import Gathered, Rejected, TooLarge, UnknownType, Unreadable
 from muxly_dagster.collecting.limits import Limits
 from muxly_dagster.collecting.moments import written_ms
-from muxly_dagster.collecting.remote_write.messages import Request, WriteRequest
 from muxly_dagster.collecting.tally import ORDINARY, Tally
+from muxly_dagster.remote_write import Request, WriteRequest
 
 Version = Literal["1.0", "2.0"]
 Kind = Literal["sample", "histogram", "exemplar"]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import cramjam
 
-from muxly_dagster.destinations.prometheus import protocol
+from muxly_dagster import remote_write
 from muxly_dagster.destinations.prometheus.accumulating import Added, Place
 from muxly_dagster.destinations.prometheus.exposing import samples
 from muxly_dagster.destinations.prometheus.metric import Metric
@@ -221,7 +221,7 @@ class Sender:
         """`io.prometheus.write.v2.Request`: every text once, in `symbols`, of which the first is empty."""
         symbols: dict[str, int] = {"": 0}
         series: dict[tuple[tuple[str, str], ...], Any] = {}
-        request = protocol.Request()
+        request = remote_write.Request()
         count = 0
         for one in chunk:
             for labels, value in self._samples(one):
@@ -230,7 +230,7 @@ class Sender:
                     made = series[labels] = request.timeseries.add()
                     made.labels_refs.extend(symbols.setdefault(text, len(symbols)) for pair in labels for text in pair)
                     metric = self.metrics.get(one.series.metric)
-                    made.metadata.type = protocol.KINDS[one.series.kind]
+                    made.metadata.type = remote_write.KINDS[one.series.kind]
                     made.metadata.help_ref = symbols.setdefault(metric.help if metric else "", len(symbols))
                     made.metadata.unit_ref = symbols.setdefault(metric.unit if metric else "", len(symbols))
                 start = one.series.created_at if one.series.kind != "gauge" else 0
@@ -241,7 +241,7 @@ class Sender:
     def _one(self, chunk: Sequence[Planned]) -> tuple[bytes, int]:
         """`prometheus.WriteRequest`, with the metadata that Prometheus itself sends along."""
         series: dict[tuple[tuple[str, str], ...], Any] = {}
-        request = protocol.WriteRequest()
+        request = remote_write.WriteRequest()
         count = 0
         for one in chunk:
             for labels, value in self._samples(one):
@@ -253,7 +253,7 @@ class Sender:
                 made.samples.add(value=value, timestamp=one.at)
         for family in dict.fromkeys(one.series.metric for one in chunk):
             if metric := self.metrics.get(family):
-                kind = protocol.KINDS[metric.type]
+                kind = remote_write.KINDS[metric.type]
                 request.metadata.add(type=kind, metric_family_name=family, help=metric.help, unit=metric.unit)
         return request.SerializeToString(), count
 

@@ -1,12 +1,18 @@
 """The messages of Prometheus remote write, made of descriptors: `prometheus.WriteRequest` (1.0), `io.prometheus.write.v2.Request` (2.0).
 
-What carries data is declared here; fields that are not are passed over. Source: github.com/prometheus/prometheus/tree/main/prompb.
+What carries data is declared here, for whoever receives and whoever sends; fields that are not are passed over.
+
+Sources: the specifications at prometheus.io/docs/specs/prw/remote_write_spec and .../remote_write_spec_2_0 (2.0-rc.4), and
+github.com/prometheus/prometheus/tree/main/prompb.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+KINDS = {"counter": 1, "gauge": 2, "histogram": 3, "summary": 5}
+"""The numbers of metric types in the metadata of both versions."""
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
@@ -40,7 +46,7 @@ _SHARED: dict[str, dict[str, tuple[int, str]]] = {
     },
 }
 _ONE: dict[str, dict[str, tuple[int, str]]] = {
-    "WriteRequest": {"timeseries": (1, "repeated TimeSeries")},
+    "WriteRequest": {"timeseries": (1, "repeated TimeSeries"), "metadata": (3, "repeated MetricMetadata")},
     "TimeSeries": {
         "labels": (1, "repeated Label"),
         "samples": (2, "repeated Sample"),
@@ -50,6 +56,7 @@ _ONE: dict[str, dict[str, tuple[int, str]]] = {
     "Label": {"name": (1, "string"), "value": (2, "string")},
     "Sample": {"value": (1, "double"), "timestamp": (2, "int64")},
     "Exemplar": {"labels": (1, "repeated Label"), "value": (2, "double"), "timestamp": (3, "int64")},
+    "MetricMetadata": {"type": (1, "int32"), "metric_family_name": (2, "string"), "help": (4, "string"), "unit": (5, "string")},
 }
 _TWO: dict[str, dict[str, tuple[int, str]]] = {
     "Request": {"symbols": (4, "repeated string"), "timeseries": (5, "repeated TimeSeries")},
@@ -67,7 +74,7 @@ _TWO: dict[str, dict[str, tuple[int, str]]] = {
 
 
 def _file(package: str, messages: Mapping[str, Mapping[str, tuple[int, str]]]) -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(name=f"muxly/collecting/{package}.proto", package=package, syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(name=f"muxly/{package}.proto", package=package, syntax="proto3")
     for name, fields in messages.items():
         message = file.message_type.add(name=name)
         for field, (number, said) in fields.items():
