@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from muxly_dagster.api import openapi, problems
 from muxly_dagster.api.guard import admin, credentials, is_admin
-from muxly_dagster.api.middleware import Edge, Requests, rate_limit
+from muxly_dagster.api.middleware import Edge, Requests, allowed_origins, rate_limit
 from muxly_dagster.api.routes import ADMIN, OPEN, SENDERS
 from muxly_dagster.api.service import Service
 
@@ -31,7 +31,8 @@ class Api(FastAPI):
 
 
 def create_app(service: Service) -> FastAPI:
-    """The app. It closes the service when it ends. Raises ConfigurationError for a MUXLY_RATE_LIMIT that is none."""
+    """The app. It closes the service when it ends. Raises ConfigurationError for a MUXLY_RATE_LIMIT or MUXLY_ALLOW_ORIGINS that
+    is none."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -61,6 +62,7 @@ def create_app(service: Service) -> FastAPI:
         limit=rate_limit(service.environ.get("MUXLY_RATE_LIMIT", "") or RATE_LIMIT),
         who=lambda scope: _who(service, scope),
         senders=_beginnings(),
+        origins=allowed_origins(service.environ.get("MUXLY_ALLOW_ORIGINS", "")),
     )
     return app
 

@@ -22,7 +22,18 @@ _HEAD = re.compile(
 )
 _LENGTH = re.compile(r"[0-9]{1,9}")
 _OTHERWISE = frozenset(
-    {"transfer-encoding", "content-encoding", "expect", "upgrade", "te", "trailer", "idempotency-key", "proxy-connection", "http2-settings"}
+    {
+        "transfer-encoding",
+        "content-encoding",
+        "expect",
+        "upgrade",
+        "te",
+        "trailer",
+        "origin",
+        "idempotency-key",
+        "proxy-connection",
+        "http2-settings",
+    }
 )
 """What makes a request one that is read or answered in another way."""
 

@@ -9,21 +9,29 @@ from muxly_dagster.api.middleware.bodies import Bodies
 from muxly_dagster.api.middleware.conditional import Conditional
 from muxly_dagster.api.middleware.counting import Requests
 from muxly_dagster.api.middleware.limiting import RateLimited, rate_limit
+from muxly_dagster.api.middleware.origins import allowed_origins, crossing
 from muxly_dagster.api.middleware.watching import Watched
 
-__all__ = ["Edge", "Requests", "rate_limit"]
+__all__ = ["Edge", "Requests", "allowed_origins", "rate_limit"]
 
 
 class Edge:
     """All of it in one. Requests to `senders` (beginnings of addresses) pass nothing but the watching: they come by the thousand a second,
-    and their routes have limits of their own.
+    and their routes have limits of their own. Pages of `origins` may send them.
     """
 
     def __init__(
-        self, app: ASGIApp, *, requests: Requests, limit: RateLimitItem | None, who: Callable[[Scope], str], senders: Sequence[str]
+        self,
+        app: ASGIApp,
+        *,
+        requests: Requests,
+        limit: RateLimitItem | None,
+        who: Callable[[Scope], str],
+        senders: Sequence[str],
+        origins: tuple[str, ...],
     ) -> None:
         self._senders = tuple(senders)
-        self._plain = Watched(app, requests, log_all=False)
+        self._plain = Watched(crossing(app, origins), requests, log_all=False)
         self._full = Watched(Conditional(RateLimited(Bodies(app), limit, who)), requests, log_all=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
