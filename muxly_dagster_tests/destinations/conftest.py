@@ -9,7 +9,8 @@ from muxly_dagster.destinations.database import address
 from muxly_dagster.services import MetricStore, OwnMetrics
 from muxly_dagster.state import State
 from muxly_dagster_tests.destinations.warehouse import Server
-from muxly_dagster_tests.peers.mail import Certificate, MailServer
+from muxly_dagster_tests.peers.certificate import Certificate
+from muxly_dagster_tests.peers.mail import MailServer
 from muxly_dagster_tests.peers.prometheus import Writer, writer
 
 

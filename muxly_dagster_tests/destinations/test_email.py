@@ -20,7 +20,8 @@ from muxly_dagster.destinations.email import Email
 from muxly_dagster.errors import ConfigurationError
 from muxly_dagster.testing import DestinationContract, delivery
 from muxly_dagster_tests.destinations.mailing import DEALS, PASSWORD, email
-from muxly_dagster_tests.peers.mail import UNHEARD, Certificate, MailServer, Taken
+from muxly_dagster_tests.peers.certificate import Certificate
+from muxly_dagster_tests.peers.mail import UNHEARD, MailServer, Taken
 
 
 @pytest.fixture

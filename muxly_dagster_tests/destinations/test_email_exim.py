@@ -9,8 +9,8 @@ import pytest
 from muxly_dagster.destinations.email import Email
 from muxly_dagster.testing import delivery
 from muxly_dagster_tests.peers import exim as exim_peer
+from muxly_dagster_tests.peers.certificate import Certificate
 from muxly_dagster_tests.peers.exim import Exim
-from muxly_dagster_tests.peers.mail import Certificate
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from muxly_dagster.errors import ConfigurationError, RetryLater, SignInError
 from muxly_dagster.testing import delivery
 from muxly_dagster_tests.destinations.mailing import PASSWORD, ROWS
 from muxly_dagster_tests.destinations.mailing import email_to_each as email
-from muxly_dagster_tests.peers.mail import Certificate, MailServer
+from muxly_dagster_tests.peers.certificate import Certificate
+from muxly_dagster_tests.peers.mail import MailServer
 from muxly_dagster_tests.peers.oauth import AuthorizationServer
 
 

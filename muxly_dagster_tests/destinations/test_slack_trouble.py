@@ -12,7 +12,8 @@ from muxly_dagster.destinations.slack.posting import Pace
 from muxly_dagster.errors import ConfigurationError, GoneError, RetryLater, SignInError
 from muxly_dagster.testing import delivery
 from muxly_dagster_tests.http.server import Server, answer
-from muxly_dagster_tests.http.test_transport import certificate, https_server
+from muxly_dagster_tests.http.test_transport import https_server
+from muxly_dagster_tests.peers.certificate import Certificate
 from muxly_dagster_tests.peers.slack import HOOK, TOKEN, SlackWorkspace, hook, slack
 
 
@@ -217,7 +218,7 @@ def test_a_webhook_goes_on_after_a_short_wait(workspace: SlackWorkspace) -> None
 
 @pytest.mark.parametrize("way", ["token", "hook"])
 def test_a_certificate_nobody_vouches_for_is_for_a_person_to_look_at(workspace: SlackWorkspace, tmp_path: Path, way: str) -> None:
-    with https_server(*certificate(tmp_path)) as url:
+    with https_server(*Certificate.made(tmp_path, "127.0.0.1").files) as url:
         target = slack(workspace, base_url=url) if way == "token" else hook(workspace, webhook_url=url + HOOK)
         with pytest.raises(ConfigurationError, match="certificate is not trusted"):
             target.deliver(delivery([{"id": 1, "name": "a"}]))

@@ -1,6 +1,5 @@
 """A webhook whose other side misbehaves, lies elsewhere, or whose sender is killed: nothing is lost, and a repetition can be told."""
 
-import datetime as dt
 import json
 import os
 import random
@@ -17,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from muxly_dagster.destinations.webhook import Webhook
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
 from muxly_dagster.http import Retries, guard
 from muxly_dagster.testing import DestinationContract, delivery
 from muxly_dagster_tests.http.server import Asked, Server, answer
+from muxly_dagster_tests.peers.certificate import Certificate
 
 ROOT = Path(__file__).parents[2]
 QUICK = Retries(attempts=4, base=0.001, cap=0.001)
@@ -216,31 +212,9 @@ except MuxlyError as error:
 """
 
 
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for a host name that vouches for itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Muxly test")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(issuer)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    return folder / "cert.pem", folder / "key.pem"
-
-
 @pytest.mark.parametrize("over", ["pyreqwest", "httpx"])
 def test_a_pinned_address_is_still_held_to_the_name_in_its_certificate(tmp_path: Path, over: str) -> None:
-    cert, key = certificate(tmp_path, "hook.test")
+    cert, key = Certificate.made(tmp_path, "hook.test").files
     names: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)

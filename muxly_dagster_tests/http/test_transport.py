@@ -1,7 +1,5 @@
 """The two transports: certificates, the fallback, and being interrupted."""
 
-import datetime as dt
-import ipaddress
 import os
 import signal
 import ssl
@@ -14,15 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from muxly_dagster.errors import SourceError
 from muxly_dagster.http import Http, Redaction, Request, Retries, Timeouts
 from muxly_dagster.http.transport import PyreqwestTransport, open_transport
 from muxly_dagster_tests.http.server import Asked, Server, json_answer
+from muxly_dagster_tests.peers.certificate import Certificate
 
 FETCH = """
 import sys
@@ -33,28 +28,6 @@ assert transport.HAS_PYREQWEST == (sys.argv[2] != "httpx")
 with Http(sys.argv[1]) as http:
     print(http.get("/").json())
 """
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Muxly test")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    return folder / "cert.pem", folder / "key.pem"
 
 
 @contextmanager
@@ -89,7 +62,7 @@ def https_server(cert: Path, key: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("over_", ["pyreqwest", "httpx"])
 def test_certificates_named_in_the_environment_are_trusted(over_: str, tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path)
+    cert, key = Certificate.made(tmp_path, "127.0.0.1").files
     with https_server(cert, key) as url:
         environment = {**os.environ, "SSL_CERT_FILE": str(cert)}
         ran = subprocess.run([sys.executable, "-c", FETCH, url, over_], env=environment, capture_output=True, text=True, timeout=60)
@@ -99,7 +72,7 @@ def test_certificates_named_in_the_environment_are_trusted(over_: str, tmp_path:
 @pytest.mark.usefixtures("over")
 def test_a_certificate_nobody_vouches_for_is_refused_at_once(tmp_path: Path) -> None:
     with (
-        https_server(*certificate(tmp_path)) as url,
+        https_server(*Certificate.made(tmp_path, "127.0.0.1").files) as url,
         Http(url, retries=Retries(attempts=3, base=1000)) as http,
         pytest.raises(SourceError, match="certificate is not trusted") as caught,
     ):

@@ -14,7 +14,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import cast
 
-from muxly_dagster_tests.peers.mail import Certificate
+from muxly_dagster_tests.peers.certificate import Certificate
 
 _PATIENCE = 30.0
 _NOBODY = 65534

@@ -2,26 +2,20 @@
 
 import asyncio
 import base64
-import datetime as dt
 import email
 import email.policy
-import ipaddress
 import socket
-import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+
+from muxly_dagster_tests.peers.certificate import Certificate
 
 HANG_UP = "hang up"
 """In place of a reply: the connection is closed without a word."""
@@ -31,50 +25,6 @@ UNHEARD = "unheard"
 
 Reply = Callable[[str], str | None]
 """What to answer to a command's argument; None: what a server that has no objection says. 421 closes the connection, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A certificate that vouches for itself, and its key, as PEM files."""
-
-    cert: Path
-    key: Path
-
-    @classmethod
-    def made(cls, folder: Path, *names: str, days: int = 1) -> Self:
-        """For these host names and addresses, valid until so many days from now."""
-        folder.mkdir(parents=True, exist_ok=True)
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Muxly test")])
-        now = dt.datetime.now(dt.UTC)
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=10))
-            .not_valid_after(now + dt.timedelta(days=days))
-            .add_extension(x509.SubjectAlternativeName([_general(each) for each in names]), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-        plain = serialization.NoEncryption()
-        (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-        return cls(folder / "cert.pem", folder / "key.pem")
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For a server that shows it."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.cert, self.key)
-        return context
-
-
-def _general(name: str) -> x509.GeneralName:
-    with suppress(ValueError):
-        return x509.IPAddress(ipaddress.ip_address(name))
-    return x509.DNSName(name)
 
 
 @dataclass(frozen=True, slots=True)
