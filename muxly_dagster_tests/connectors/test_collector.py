@@ -18,6 +18,7 @@ from muxly_dagster.lake import Lake
 from muxly_dagster.services import Services
 from muxly_dagster.state import State
 from muxly_dagster.testing.connectors import ConnectorContract, Pulled
+from muxly_dagster_tests.connectors.posted import Fragile, Posted
 
 NOON = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 PULL = CollectorPull(stream="signups")
@@ -246,58 +247,29 @@ def test_a_closed_contract_begins_with_the_columns_of_the_first_events() -> None
 # ---- the promises of every connector ---------------------------------------------------------------------------------
 
 
-class Fragile(OwnInbox):
+class FragileInbox(Fragile, OwnInbox):
     """An inbox that fails after so many looks."""
 
-    left = 1 << 30
-
     def parcels(self, source: str, stream: str, after: int, limit: int) -> Sequence[Parcel]:
-        self.left -= 1
-        if self.left < 0:
-            raise RetryLater("the inbox is away", do="wait until the database is back")
+        self.look()
         return super().parcels(source, stream, after, limit)
 
 
-class Poster:
+class Poster(Posted):
     """A Provider: a service that posts."""
 
-    secrets: Sequence[str] = ()
     pull: Mapping[str, Any] = {"stream": "things", "key": ["number"]}
 
     def __init__(self) -> None:
-        self.inbox = Fragile()
-        self._more: dict[str, Any] = {}
+        self.inbox = FragileInbox()
+        super().__init__(self.inbox)
 
     def connector(self, *, wrong: bool = False) -> Connector:
         return Collector.model_validate({}).equipped(Services(inbox=self.inbox, source="source"))
 
     def put(self, *numbers: int, text: str = "") -> None:
         for number in numbers:
-            self.inbox.put("source", "things", [orjson.dumps({"number": number, "text": text, **self._more})])
-
-    def delete(self, number: int) -> None:
-        """Nobody hears of it."""
-
-    def number(self, row: Mapping[str, Any]) -> int:
-        return int(row["number"])
-
-    def text(self, row: Mapping[str, Any]) -> str:
-        return str(row["text"])
-
-    def drift(self) -> None:
-        self._more = {"extra": {"a": 1}}
-
-    def fail_once(self, status: int) -> None:
-        raise AssertionError("an inbox answers with no status")
-
-    def break_after(self, requests: int) -> None:
-        self.inbox.left = requests
-
-    def mend(self) -> None:
-        self.inbox.left = 1 << 30
-
-    def expire(self) -> None:
-        raise AssertionError("an inbox gives out no tokens of changes")
+            self.inbox.put("source", "things", [self.record(number, text)])
 
 
 class TestCollector(ConnectorContract):

@@ -6,20 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from muxly_dagster import records
 from muxly_dagster.assembly import load_assembly
 from muxly_dagster.connector import Batch, Connector
 from muxly_dagster.connectors.webhook import Webhook, WebhookPull, reading
-from muxly_dagster.errors import RetryLater
 from muxly_dagster.intake import Call, OwnCalls
 from muxly_dagster.runtime import Runtime
 from muxly_dagster.services import Services
 from muxly_dagster.settings import Settings
 from muxly_dagster.state import Start
 from muxly_dagster.testing.connectors import ConnectorContract, Pulled
+from muxly_dagster_tests.connectors.posted import Fragile, Posted
 
 NOON = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 JSON, FORM = "application/json; charset=utf-8", "application/x-www-form-urlencoded"
@@ -186,59 +185,29 @@ jobs:
 # ---- the promises of every connector ---------------------------------------------------------------------------------
 
 
-class Fragile(OwnCalls):
-    """Calls that cannot be read after so many looks."""
-
-    left = 1 << 30
+class FragileCalls(Fragile, OwnCalls):
+    """Calls that fail after so many looks."""
 
     def after(self, job: str, seq: int, limit: int) -> Sequence[Call]:
-        self.left -= 1
-        if self.left < 0:
-            raise RetryLater("the calls are away", do="wait until the database is back")
+        self.look()
         return super().after(job, seq, limit)
 
 
-class Caller:
+class Caller(Posted):
     """A Provider: a service that calls."""
 
-    secrets: Sequence[str] = ()
     pull: Mapping[str, Any] = {"stream": "things", "flatten": True, "key": ["number"]}
 
     def __init__(self) -> None:
-        self.calls = Fragile()
-        self._more: dict[str, Any] = {}
+        self.calls = FragileCalls()
+        super().__init__(self.calls)
 
     def connector(self, *, wrong: bool = False) -> Connector:
         return Webhook.model_validate({}).equipped(Services(calls=self.calls))
 
     def put(self, *numbers: int, text: str = "") -> None:
         for number in numbers:
-            body = orjson.dumps({"number": number, "text": text, **self._more})
-            self.calls.kept.append(call(len(self.calls.kept) + 1, body, job="things"))
-
-    def delete(self, number: int) -> None:
-        """Nobody hears of it."""
-
-    def number(self, row: Mapping[str, Any]) -> int:
-        return int(row["number"])
-
-    def text(self, row: Mapping[str, Any]) -> str:
-        return str(row["text"])
-
-    def drift(self) -> None:
-        self._more = {"extra": {"a": 1}}
-
-    def fail_once(self, status: int) -> None:
-        raise AssertionError("nobody answers with a status")
-
-    def break_after(self, requests: int) -> None:
-        self.calls.left = requests
-
-    def mend(self) -> None:
-        self.calls.left = 1 << 30
-
-    def expire(self) -> None:
-        raise AssertionError("there are no tokens of changes")
+            self.calls.kept.append(call(len(self.calls.kept) + 1, self.record(number, text), job="things"))
 
 
 class TestWebhook(ConnectorContract):
