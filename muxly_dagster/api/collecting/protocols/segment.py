@@ -113,7 +113,7 @@ for _call in get_args(segment.Call):
         call,
         methods=["POST"],
         operation_id=f"collect_{_call}",
-        summary=f"Post {'messages' if _call in _MANY else 'a message'} as Segment's `{_call}`",
+        summary=f"Post {'messages' if _call in _MANY else 'a message'} as Segment's {_call}",
         response_class=Response,
         openapi_extra={
             "parameters": PARAMETERS,
