@@ -14,16 +14,12 @@ import sqlalchemy as sa
 from muxly_dagster.intake import Parcel
 from muxly_dagster.state import tables
 from muxly_dagster.state.mark_index import MarkIndex
-from muxly_dagster.state.marks import Marks
+from muxly_dagster.state.marks import Marks, take_turn
 from muxly_dagster.state.posts import Kept, Part, Post
-
-_LOCK = 7766005
-"""The number of Postgres' advisory lock under which parcels are stored."""
 
 _SLICE = 8 << 20  # bytes that are deleted in one transaction: whoever stores events waits that long
 _ROWS = 500
 _TIDYING = 0.5  # seconds of forgetting
-
 
 _SMALL = 1 << 10  # bytes of events that are kept as they came
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -63,7 +59,7 @@ class SharedInbox:
         """
         with self._turn:
             with self._engine.begin() as connection:
-                _lock(connection)
+                take_turn(connection)
                 fresh, repeated = _known(connection, posts)
                 self._store(connection, fresh)
                 _remember(connection, fresh)
@@ -86,7 +82,7 @@ class SharedInbox:
         if self._marks.full and not stop():
             self._marks.settle(self._turn, stop)
         if self._index.is_asked_much:
-            self._index.learn(stop)
+            self._index.learn(self._turn, stop)
 
     def close(self) -> None:
         """Give back what it opened itself."""
@@ -235,15 +231,6 @@ class _Parcel:
         for kept in self.kept:
             if kept.accepted or kept.quarantined:
                 kept.seq = seq
-
-
-def _lock(connection: sa.Connection) -> None:
-    """Let one transaction at a time store parcels, so that none turns up behind one with a higher seq. SQLite does so by itself."""
-    if connection.dialect.name != "sqlite":
-        # A database that is set to answer before a commit is safe must not do so here.
-        setting = "current_setting('synchronous_commit')"
-        durable = f"set_config('synchronous_commit', case {setting} when 'off' then 'on' else {setting} end, true)"
-        connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK}), {durable}")
 
 
 def _of(source: str, stream: str) -> sa.ColumnElement[bool]:

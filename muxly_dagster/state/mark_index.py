@@ -101,8 +101,8 @@ class MarkIndex:
         """Whether it is time to `learn`."""
         return self._filter is None and self._asked > _MANY
 
-    def learn(self, stop: Callable[[], bool]) -> None:
-        """Fill the filter, unless somebody says `stop` or marks are `missed` meanwhile."""
+    def learn(self, turn: AbstractContextManager[object], stop: Callable[[], bool]) -> None:
+        """Fill the filter, unless somebody says `stop` or marks are `missed` meanwhile; in whose `turn` that cannot be, it is put to use."""
         self._asked, self._coming = 0, (coming := _empty())
         last, more = b"", True
         while more and not stop() and self._coming is coming:
@@ -111,9 +111,10 @@ class MarkIndex:
             coming.update(marks)
             more = len(marks) == _LEARNED
             last = marks[-1] if marks else last
-        if not more and self._coming is coming:
-            self._filter = coming
-        self._coming = None
+        with turn:
+            if not more and self._coming is coming:
+                self._filter = coming
+            self._coming = None
 
     def forget(self, before: int) -> bool:
         """Forget some of the marks from before this time (seconds since 1970); whether that was the last step of a round over all."""

@@ -21,6 +21,7 @@ RECENT = 250_000
 
 _SLICE = 8192  # marks that go into the index in one transaction
 _LONGEST = 24 * 3600  # seconds that marks are recent
+_LOCK = 7766005  # the number of Postgres' advisory lock under which parcels are stored, and marks leave what is recent
 
 # Built once: they are asked for every group of requests.
 _recent = tables.inbox_recent.c
@@ -28,6 +29,16 @@ _INSERT = sa.insert(tables.inbox_recent)
 _FIRST = sa.select(sa.func.min(_recent.seq))
 _ENDS = sa.select(_FIRST.scalar_subquery(), sa.select(sa.func.max(_recent.seq)).scalar_subquery())
 _BEHIND = sa.select(_recent.seq, _recent.marks).where(_recent.seq > sa.bindparam("last")).order_by(_recent.seq)
+
+
+def take_turn(connection: sa.Connection) -> None:
+    """Let one transaction at a time store parcels, so that none turns up behind one with a higher seq, and none sees marks go away between
+    two statements. SQLite does so by itself."""
+    if connection.dialect.name != "sqlite":
+        # A database that is set to answer before a commit is safe must not do so here.
+        setting = "current_setting('synchronous_commit')"
+        durable = f"set_config('synchronous_commit', case {setting} when 'off' then 'on' else {setting} end, true)"
+        connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK}), {durable}")
 
 
 class Marks:
@@ -63,9 +74,7 @@ class Marks:
     def write(self, connection: sa.Connection) -> None:
         """Write what `known` has found to be new."""
         if self._added:
-            row = {"at": int(time.time()), "count": len(self._added), "marks": b"".join(self._added)}
-            result = connection.execute(_INSERT, row)
-            self._row = int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
+            self._row = _written(connection, self._added)
 
     def committed(self) -> None:
         """What was written is durable."""
@@ -84,6 +93,7 @@ class Marks:
         """
         self.full, table = False, tables.inbox_recent
         with turn, self._engine.begin() as connection:
+            take_turn(connection)
             self._read(connection)
             upto, self._older, self._recent = self._last, self._older | self._recent, set()
             rows = connection.execute(sa.select(table.c.marks, table.c.at).where(table.c.seq <= upto)).all()
@@ -97,9 +107,14 @@ class Marks:
                 time.sleep(time.monotonic() - began)
         with turn:
             with self._engine.begin() as connection:
-                connection.execute(sa.delete(table).where(table.c.seq <= upto))
-                first = connection.scalar(_FIRST) or 0
-            self._older, self._first = set(), first
+                take_turn(connection)
+                self._read(connection)  # another process may have settled more than this one has seen
+                gone = connection.execute(sa.delete(table).where(table.c.seq <= upto)).rowcount
+                first = connection.scalar(_FIRST)
+                if gone and not first:
+                    first = _written(connection, [])  # who has seen none of these rows is to see that there were some
+            self._older, self._first = set(), first or 0
+            self._last = max(self._last, self._first)
 
     def look(self, connection: sa.Connection, before: int) -> None:
         """Whether there is something to `settle` that has been recent for long, so that it can be forgotten too."""
@@ -131,6 +146,13 @@ class Marks:
             elif mark:
                 gone.append(at)
         return frozenset(gone)
+
+
+def _written(connection: sa.Connection, marks: Sequence[bytes]) -> int:
+    """Write a row of these marks; its seq."""
+    row = {"at": int(time.time()), "count": len(marks), "marks": b"".join(marks)}
+    result = connection.execute(_INSERT, row)
+    return int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
 
 
 def _sorted(rows: Sequence[bytes]) -> Iterator[bytes]:

@@ -238,7 +238,7 @@ def test_a_filter_that_is_overtaken_while_it_is_filled_is_none(
 
     try:
         other.inbox.put([post("y")])
-        other.inbox._index.learn(stop)
+        other.inbox._index.learn(other.inbox._turn, stop)
         assert len(steps) < len(names) // 7 and other.inbox._index._filter is None
         other.inbox.put([again := post("!first", "y", "z", *names)])
         assert again.kept[0].accepted == 0
