@@ -19,6 +19,7 @@ from muxly_dagster.api.service import Service, service_of
 from muxly_dagster.errors import ConfigurationError, MuxlyError
 from muxly_dagster.orchestrator import Lines, RunEvent, Status
 from muxly_dagster.state import START
+from muxly_dagster.state.starts import Start
 
 router = APIRouter(tags=["Runs"])
 
@@ -49,6 +50,7 @@ class Run(Read):
     ended_at: dt.datetime | None = Field(description="When it ended.", examples=["2026-03-01T06:00:04.112Z"])
     assets: list[str] = Field(description="What it runs.", examples=[["crm.deals", "big_deals.warehouse"]])
     retry_of: str = Field(description="The run that it does again; empty for a first one.", examples=[""])
+    instead: str = Field(description="The run that did its work, where this one died before it had begun; else empty.", examples=[""])
     tags: dict[str, str] = Field(description="Its tags in Dagster.", examples=[{"muxly/job": "quarter_hour"}])
 
 
@@ -212,25 +214,28 @@ def _known(service: Service, id: str) -> orchestrator.Run:
 
 
 def _run(service: Service, run: orchestrator.Run) -> Run:
+    start = service.state.starts.find(run.tags[START]) if START in run.tags else None
+    began = start.run_id if start is not None and not run.retry_of else None
     return Run(
         id=run.id,
         job=run.job,
-        cause=_cause(service, run),
+        cause=_cause(run, start),
         status=run.status,
         created_at=run.created_at,
         started_at=run.started_at,
         ended_at=run.ended_at,
         assets=list(run.assets),
         retry_of=run.retry_of,
+        instead=began if began is not None and began != run.id else "",
         tags=dict(run.tags),
     )
 
 
-def _cause(service: Service, run: orchestrator.Run) -> Cause:
-    """What started a run, by its tags and the start that it began."""
+def _cause(run: orchestrator.Run, start: Start | None) -> Cause:
+    """What started a run, by its tags and the start that it was to begin."""
     if run.retry_of:
         return "retry"
-    if START in run.tags and (start := service.state.starts.find(run.tags[START])):
+    if start is not None:
         return start.cause
     if "dagster/schedule_name" in run.tags:
         return "cron"

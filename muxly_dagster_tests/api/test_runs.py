@@ -1,6 +1,7 @@
 """`/v1/runs` on a real API server, with real runs on a code server of Dagster's."""
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import threading
@@ -13,6 +14,7 @@ import httpx
 import pytest
 import uvicorn
 
+from muxly_dagster.api import runs
 from muxly_dagster.api.app import create_app
 from muxly_dagster.api.service import Service
 from muxly_dagster.orchestrator import Lines, Orchestrator
@@ -110,6 +112,14 @@ def test_a_start_that_another_run_began_leads_to_that_run(api: Api, failed: str)
     assert api.client.get(f"/v1/runs/{began}/logs").json() == api.client.get(f"/v1/runs/{failed}/logs").json()
     refused = api.client.get(f"/v1/runs/{waits}")
     assert refused.status_code == 404 and "waits to begin" in refused.json()["do"]
+
+
+def test_a_run_that_died_before_it_began_names_the_one_that_did_its_work(api: Api, failed: str) -> None:
+    run = api.orchestrator.run(failed)
+    assert run is not None
+    assert runs._run(api.service, run).instead == ""
+    assert runs._run(api.service, dataclasses.replace(run, id="died")).instead == failed
+    assert runs._run(api.service, dataclasses.replace(run, id="again", retry_of=failed)).instead == ""
 
 
 def test_the_log_comes_in_pages_that_go_on(api: Api, failed: str) -> None:
