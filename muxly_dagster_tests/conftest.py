@@ -4,6 +4,7 @@
 the URL must be allowed to create databases.
 """
 
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -21,7 +22,8 @@ _PEERS = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder where the workers of this run note the servers they started."""
+    """Say what children begin with, and make the folder where the workers of this run note the servers they started."""
+    multiprocessing.set_forkserver_preload(["muxly_dagster_tests.preloaded"])
     if not hasattr(config, "workerinput"):
         config.stash[_PEERS] = Path(tempfile.mkdtemp(prefix="muxly-tests-"))
 

@@ -18,26 +18,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_IMPORTED = (
-    "muxly_dagster.defs.preloaded",
-    "muxly_dagster.defs.project",
-    "muxly_dagster.runtime",
-    "muxly_dagster.trying",
-    "muxly_dagster.connectors.files",
-    "muxly_dagster.connectors.sql",
-    "muxly_dagster.destinations.database",
-    "muxly_dagster.destinations.file",
-    "muxly_dagster.destinations.webhook",
-    "muxly_dagster.manifest.connector",
-    "muxly_dagster.diagnosing",
-    "muxly_dagster.serving.home",
-    "dagster._core.storage.sqlite_storage",
-    "typer",
-    "rich.console",
-    "rich.table",
-    "typer.rich_utils",
-    "psycopg",
-)
 _LENGTH = 8
 """Bytes that say how long a message is."""
 _server: "dict[str, subprocess.Popen[bytes]]" = {}
@@ -86,15 +66,11 @@ def end() -> None:
 
 def _serve(place: Path) -> None:
     """Answer until standard input ends."""
-    import gc
     import importlib
     import select
     import shutil
 
-    for name in _IMPORTED:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # a copy shares what it does not look through
+    importlib.import_module("muxly_dagster_tests.preloaded")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(place))
         listening.listen(64)

@@ -24,9 +24,7 @@ KILLED = -9
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ForkServerContext]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["muxly_dagster_tests.defs.hooked", "muxly_dagster_tests.api.called"])
-    yield context
+    yield multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture

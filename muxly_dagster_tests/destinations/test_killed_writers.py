@@ -28,9 +28,7 @@ Run = Callable[[Mapping[str, Any], int, int | None], bool]
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["muxly_dagster_tests.destinations.deadly"])
-    yield context
+    yield multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture(scope="module")

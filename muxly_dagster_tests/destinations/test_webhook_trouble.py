@@ -1,14 +1,14 @@
 """A webhook whose other side misbehaves, lies elsewhere, or whose sender is killed: nothing is lost, and a repetition can be told."""
 
+import datetime as dt
 import json
+import multiprocessing
 import os
 import random
-import signal
 import socket
 import ssl
 import subprocess
 import sys
-import textwrap
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,17 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from muxly_dagster.destinations.webhook import Webhook
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
 from muxly_dagster.http import Retries, guard
 from muxly_dagster.testing import DestinationContract, delivery
+from muxly_dagster_tests.destinations import posting
 from muxly_dagster_tests.http.server import Asked, Server, answer
-from muxly_dagster_tests.peers.certificate import Certificate
 
 ROOT = Path(__file__).parents[2]
 QUICK = Retries(attempts=4, base=0.001, cap=0.001)
 ONCE = Retries(attempts=1)
+KILLED = -9
 
 
 def webhook(url: str, **fields: Any) -> Webhook:
@@ -212,9 +217,31 @@ except MuxlyError as error:
 """
 
 
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for a host name that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Muxly test")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(issuer)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return folder / "cert.pem", folder / "key.pem"
+
+
 @pytest.mark.parametrize("over", ["pyreqwest", "httpx"])
 def test_a_pinned_address_is_still_held_to_the_name_in_its_certificate(tmp_path: Path, over: str) -> None:
-    cert, key = Certificate.made(tmp_path, "hook.test").files
+    cert, key = certificate(tmp_path, "hook.test")
     names: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
@@ -235,35 +262,10 @@ def test_a_pinned_address_is_still_held_to_the_name_in_its_certificate(tmp_path:
 
 # ---- a sender that is killed ----------------------------------------------------------------------------------------------------
 
-RUN = textwrap.dedent(
-    """
-    import sys
-    from pathlib import Path
-    import pyarrow as pa
-    from muxly_dagster import assembly, delivery
-    from muxly_dagster.destinations.webhook import Webhook
-    from muxly_dagster.lake import Lake
-    from muxly_dagster.project.models import RouteSpec
-    from muxly_dagster.routing import Router, Rule
-    from muxly_dagster.state import State
-
-    folder, url, batch, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    lake, state = Lake(f"{folder}/lake"), State.open(f"sqlite:///{folder}/state.db", Path(folder))
-    if lake.table("crm.deals") is None:
-        with lake.writer("crm.deals", key=("id",), run_id="pull") as writer:
-            writer.add(pa.table({"id": range(count), "name": [f"Deal {n}" for n in range(count)]}))
-            writer.finish(whole=False)
-    hook = Webhook(url=url, allow=["127.0.0.1"], concurrency=8, batch=batch, batching={"count": 40})
-    spec = RouteSpec.model_validate({"from": "crm.deals", "to": "hook"})
-    target = assembly.Target("out.hook", "out", spec, "crm.deals", ("id",), "hubspot", "hook", hook, Router([Rule(None, ("hook",))]))
-    delivery.deliver(lake, state, target, run_id="run")
-    print(state.ledger.totals("out.hook", table_id=lake.existing("crm.deals").table_id)["accepted"])
-    """
-)
-
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_killed_at_any_moment_nothing_is_lost_and_what_comes_twice_has_the_same_id(tmp_path: Path, batch: int) -> None:
+    processes = multiprocessing.get_context("forkserver")
     count, moments = 400, random.Random(batch)
     came: list[dict[str, Any]] = []
     lock = threading.Lock()
@@ -275,25 +277,24 @@ def test_killed_at_any_moment_nothing_is_lost_and_what_comes_twice_has_the_same_
             came.extend(body["records"] if batch > 1 else [body])
             if deadly["after"] is not None and len(came) >= deadly["after"]:
                 deadly["after"] = None
-                deadly["process"].send_signal(signal.SIGKILL)
+                deadly["process"].kill()
         return answer()
 
     killed = 0
     with Server(reply) as server:
-        command = [sys.executable, "-c", RUN, str(tmp_path), server.url, str(batch), str(count)]
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
         for run in range(12):
+            process = processes.Process(target=posting.run, args=(tmp_path, server.url, batch, count))
             with lock:
-                process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
                 # The last runs are left alone, so that the test ends.
                 deadly.update(after=len(came) + moments.randint(1, 90) if run < 6 else None, process=process)
-            output, errors = process.communicate(timeout=120)
-            if process.returncode == 0:
+                process.start()
+            process.join(120)
+            if process.exitcode == 0:
                 break
-            assert process.returncode == -signal.SIGKILL, errors
+            assert process.exitcode == KILLED
             killed += 1
     assert killed >= 3
-    assert output.strip() == str(count)
+    assert posting.accepted(tmp_path) == count
     bodies: dict[str, set[str]] = defaultdict(set)
     for record in came:
         bodies[record["id"]].add(json.dumps(record["data"], sort_keys=True))

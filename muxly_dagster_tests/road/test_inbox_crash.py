@@ -18,9 +18,7 @@ EVENTS = 150
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["muxly_dagster_tests.road.inbox_crash"])
-    yield context
+    yield multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
