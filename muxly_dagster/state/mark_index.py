@@ -102,7 +102,7 @@ class MarkIndex:
         return self._filter is None and self._asked > _MANY
 
     def learn(self, turn: AbstractContextManager[object], stop: Callable[[], bool]) -> None:
-        """Fill the filter, unless somebody says `stop` or marks are `missed` meanwhile; in whose `turn` that cannot be, it is put to use."""
+        """Fill the filter, unless somebody says `stop` or marks are `missed` meanwhile, which they are not in a `turn`."""
         self._asked, self._coming = 0, (coming := _empty())
         last, more = b"", True
         while more and not stop() and self._coming is coming:

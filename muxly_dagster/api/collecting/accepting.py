@@ -41,6 +41,9 @@ REMEMBER = dt.timedelta(days=7)
 LARGE = 128 << 10
 """Bytes: a body of that size is read in a thread, so that others do not wait for it."""
 
+UNSTORED = "unstored"
+"""In the state of a request whose events were to be stored before it came to its route: the error because of which they were not."""
+
 _BODIES = 256 << 20  # bytes of bodies that are held in memory at a time
 _UNPROVEN = 128 << 20  # and beside them, of senders who have not proven yet who they are
 _AT_ONCE = 4
@@ -96,8 +99,12 @@ class Collecting:
     async def body(self, request: Request, hold: Hold, most: int = 0) -> bytes:
         """The body of a request, with its content coding undone; `most` bytes, where that is less than the limit.
 
-        Raises ApiError (400, 408, 413, 415) for one that cannot be used, RetryLater where too many are held.
+        Raises ApiError (400, 408, 413, 415) for one that cannot be used, RetryLater where too many are held; and why it was not stored
+        before it came here.
         """
+        unstored: Exception | None = request.scope["state"].get(UNSTORED)
+        if unstored is not None:
+            raise unstored
         most = min(most or self.limits.body, self.limits.body)
         body = await received(request, hold, most)
         encoding = request.headers.get("content-encoding", "")

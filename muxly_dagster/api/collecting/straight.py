@@ -13,16 +13,15 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muxly_dagster.api.collecting import heads, receipts
-from muxly_dagster.api.collecting.accepting import LARGE
+from muxly_dagster.api.collecting.accepting import LARGE, UNSTORED
 from muxly_dagster.api.collecting.known import Known
 from muxly_dagster.api.collecting.route import PATH
 from muxly_dagster.api.guard import may_post
 from muxly_dagster.api.middleware import Requests
 from muxly_dagster.api.middleware.watching import HEADERS, request_id
 from muxly_dagster.api.service import Service
-from muxly_dagster.collecting import Gathered, Unreadable, plain
+from muxly_dagster.collecting import plain
 from muxly_dagster.collecting.sifting import refuse, sift
-from muxly_dagster.errors import RetryLater
 from muxly_dagster.state.posts import Part, Post
 
 
@@ -84,14 +83,14 @@ class Straight(HttpToolsProtocol):
         if end < len(heads.END) or len(data) > LARGE or self.client is None:
             return False
         head = heads.read(data[:end], self.client[0])
-        if head is None or head.length != len(data) - end:
-            return False
-        post = self._post(head, data[end:])
-        if post is None:
+        if head is None or head.length != len(data) - end or head.length > self._collecting.limits.body:
             return False
         try:
-            self._collecting.writer.offer(post, self._stored)
-        except RetryLater:
+            post = self._post(head, data[end:])
+            if post is None:
+                return False
+            self._collecting.writer.offer(post, self._stored, len(data))
+        except Exception:  # a body that cannot be read, a full queue, a fault of ours: the ordinary way tells
             return False
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
@@ -100,15 +99,12 @@ class Straight(HttpToolsProtocol):
         return True
 
     def _post(self, head: heads.Head, body: bytes) -> Post | None:
-        """What a request brings, if it may and all of it can be taken."""
+        """What a request brings, if it may and all of it can be taken. Raises Unreadable."""
         known = self._collecting.believed()
         taking = known.streams.get((head.source, head.stream)) if known is not None else None
         if known is None or taking is None or not self._may(known, head):
             return None
-        try:
-            gathered: Gathered = plain.read(body, head.kind, head.stream, taking.id, self._collecting.limits.items)
-        except Unreadable:
-            return None
+        gathered = plain.read(body, head.kind, head.stream, taking.id, self._collecting.limits.items)
         sift(gathered, self._collecting.limits)
         if gathered.rejected or not gathered.lines or (taking.fault is not None and refuse(gathered, taking.fault)):
             return None
@@ -118,30 +114,48 @@ class Straight(HttpToolsProtocol):
         return may_post(self._service, known, head.key, from_here=head.from_here, source=head.source, stream=head.stream)
 
     def _stored(self, post: Post, error: Exception | None) -> None:
-        """Answer; the ordinary way tells what went wrong, and nothing was stored then."""
+        """Answer, and go on with what came behind."""
         asked, self._asked = self._asked, None
         assert asked is not None
-        if self.transport.is_closing():
-            return
-        if error is not None:
-            super().data_received(asked.data)
-        else:
-            self._answer(asked, receipts.ordinary(post.kept[0].accepted, post.kept[0].duplicate))
-        if self._behind:
+        try:
+            if error is None:
+                self._answer(asked, receipts.ordinary(post.kept[0].accepted, post.kept[0].duplicate))
+            elif not self.transport.is_closing():
+                self._tell(asked, error)
             behind, self._behind = self._behind, b""
-            self.data_received(behind)
+            if behind and not self.transport.is_closing():
+                self.data_received(behind)
+        except Exception:
+            self.transport.abort()  # else the sender waits for what never comes
+            raise
 
     def _answer(self, asked: _Asked, receipt: bytes) -> None:
-        lines = [b"HTTP/1.1 202 Accepted\r\n"]
-        lines += [b"%b: %b\r\n" % each for each in self.server_state.default_headers]
-        lines.append(_SAID % (len(receipt), request_id(asked.head.request_id)))
-        lines.append(b"connection: close\r\n\r\n" if self._ends else b"\r\n")
-        lines.append(receipt)
-        self.transport.write(b"".join(lines))
         self._requests.count("POST", PATH, 202, time.perf_counter() - asked.began)
-        if self._ends:
-            self.transport.close()
+        if not self.transport.is_closing():
+            lines = [b"HTTP/1.1 202 Accepted\r\n"]
+            lines += [b"%b: %b\r\n" % each for each in self.server_state.default_headers]
+            lines.append(_SAID % (len(receipt), request_id(asked.head.request_id)))
+            lines.append(b"connection: close\r\n\r\n" if self._ends else b"\r\n")
+            lines.append(receipt)
+            self.transport.write(b"".join(lines))
+            if self._ends:
+                self.transport.close()
         self.on_response_complete()
+
+    def _tell(self, asked: _Asked, error: Exception) -> None:
+        """Let the ordinary way tell that nothing was stored. It does not try by itself: where a connection breaks as a transaction is
+        committed, nobody knows what was stored."""
+        app: Any = self.app
+
+        async def failed(scope: Any, receive: Any, send: Any) -> None:
+            scope["state"][UNSTORED] = error
+            await app(scope, receive, send)
+
+        self.app = failed
+        super().data_received(asked.data)
+        self.app = app
+        if self._ends:
+            super().shutdown()
 
 
 _SAID = b"content-length: %d\r\ncontent-type: application/json\r\nx-request-id: %b\r\n" + b"".join(b"%b: %b\r\n" % each for each in HEADERS)

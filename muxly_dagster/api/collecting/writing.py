@@ -51,16 +51,20 @@ class Writer:
         self.offer(post, done)
         await future
 
-    def offer(self, post: Post, done: Done) -> None:
-        """Store a post, and tell of it once it is durable. Raises RetryLater where that cannot be done now; nothing is told then."""
-        size = post.size
+    def offer(self, post: Post, done: Done, held: int = 0) -> None:
+        """Store a post, and tell of it once it is durable; `held` bytes are kept in memory for it until then.
+
+        Raises RetryLater where that cannot be done now; nothing is told then.
+        """
+        size = max(post.size, held)
         if self._closed:
             raise RetryLater("the API is closing", do="send it again", after=1)
         if self._queued and self._queued + size > self._most:
             raise RetryLater("more events come in than can be stored", do="send them again, and fewer at a time", after=1)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="muxly-inbox", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="muxly-inbox", daemon=True)
+            thread.start()
+            self._thread = thread
             self._tidying.begin()
         self._queued += size
         self._waiting.append((post, size, asyncio.get_running_loop(), done))
