@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from muxly_dagster_tests.cli.command import Muxly
+from muxly_dagster_tests.cli.command import MuxlyCold
 from muxly_dagster_tests.http.server import Asked, Server, answer, json_answer
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "plugin"
@@ -58,7 +58,7 @@ def weather() -> Iterator[Server]:
 def test_the_example_is_installed_listed_checked_and_run(site: Path, weather: Server, tmp_path: Path) -> None:
     (tmp_path / "muxly.yaml").write_text(PROJECT, "utf-8")
     path = os.pathsep.join([str(site), str(EXAMPLE.parents[2])])
-    muxly = Muxly(tmp_path, {"PYTHONPATH": path, "WEATHER_URL": weather.url, "WEATHER_SECRET": "s3cret-of-the-roof"})
+    muxly = MuxlyCold(tmp_path, {"PYTHONPATH": path, "WEATHER_URL": weather.url, "WEATHER_SECRET": "s3cret-of-the-roof"})
     listed: list[dict[str, Any]] = muxly("plugins", "list", "--json").json
     [plugin] = [each for each in listed if each["name"] == "acme-weather"]
     assert (plugin["version"], plugin["author"], plugin["muxly"], plugin["status"]) == ("1.2.0", "Acme Weather", ">=0.1", "enabled")
