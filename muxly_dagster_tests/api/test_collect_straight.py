@@ -119,6 +119,8 @@ OTHERWISE = {
     "a proxy": request(EVENT, b"X-Forwarded-For: 203.0.113.7"),
     "a page": request(EVENT, b"Origin: https://evil.example"),
     "another host": request(host=b"evil.example"),
+    "room behind a host": request(host=b"localhost "),
+    "room behind a request id": request(EVENT, b"X-Request-Id: 0123-abcd-0123 "),
     "an idempotency key": request(EVENT, b"Idempotency-Key: once"),
     "the same key twice": request(EVENT, b"Idempotency-Key: a", b"Idempotency-Key: b"),
     "a coding": request(EVENT, b"Content-Encoding: gzip"),

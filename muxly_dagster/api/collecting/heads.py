@@ -18,7 +18,8 @@ LONGEST = 4096  # bytes
 _KEPT = 4096  # heads: a sender's are mostly alike
 
 _HEAD = re.compile(
-    rb"POST /v1/collect/([A-Za-z0-9_.~-]+)/([A-Za-z0-9_.~-]+) HTTP/1\.1\r\n((?:[A-Za-z][A-Za-z0-9-]*: ?[\x21-\x7e][\x20-\x7e]*\r\n)+)\r\n"
+    rb"POST /v1/collect/([A-Za-z0-9_.~-]+)/([A-Za-z0-9_.~-]+) HTTP/1\.1\r\n"
+    rb"((?:[A-Za-z][A-Za-z0-9-]*: ?[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\r\n)+)\r\n"
 )
 _LENGTH = re.compile(r"[0-9]{1,9}")
 _OTHERWISE = frozenset(
@@ -62,7 +63,7 @@ def read(head: bytes, client: str) -> Head | None:
         return None
     source, stream, lines = (part.decode("ascii") for part in found.groups())
     fields = [line.partition(":") for line in lines.split("\r\n")[:-1]]
-    headers = {name.lower(): value.strip() for name, _, value in fields}
+    headers = {name.lower(): value.removeprefix(" ") for name, _, value in fields}
     if len(headers) < len(fields) or not _OTHERWISE.isdisjoint(headers) or headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     kind, length = headers.get("content-type", ""), headers.get("content-length", "")
