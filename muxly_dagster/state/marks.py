@@ -96,6 +96,7 @@ class Marks:
             take_turn(connection)
             self._read(connection)
             upto, self._older, self._recent = self._last, self._older | self._recent, set()
+        with self._engine.connect().execution_options(muxly_reads=True) as connection:
             rows = connection.execute(sa.select(table.c.marks, table.c.at).where(table.c.seq <= upto)).all()
         newest = max((at for _, at in rows), default=0)
         for piece in _sorted([bytes(marks) for marks, _ in rows]):

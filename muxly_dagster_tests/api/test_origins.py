@@ -55,6 +55,7 @@ def test_the_rest_of_the_api_answers_no_page(server: Collector) -> None:
 
 def test_what_is_no_origin_is_told() -> None:
     assert allowed_origins("") == () and allowed_origins(" *, ") == ("*",)
+    assert allowed_origins("HTTPS://Shop.Example.com/") == ("https://shop.example.com",)  # as browsers write it
     for text in ("shop.example.com", "https://shop.example.com/path", "https://*.example.com"):
         with pytest.raises(ConfigurationError, match="MUXLY_ALLOW_ORIGINS"):
             allowed_origins(text)

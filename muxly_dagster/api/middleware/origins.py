@@ -14,7 +14,7 @@ _SECONDS = 3600  # that a browser may remember the answer
 
 def allowed_origins(text: str) -> tuple[str, ...]:
     """What MUXLY_ALLOW_ORIGINS says: `*`, or origins such as `https://shop.example.com`, with commas between. Raises ConfigurationError."""
-    found = tuple(origin for part in text.split(",") if (origin := part.strip().rstrip("/")))
+    found = tuple(origin for part in text.split(",") if (origin := part.strip().rstrip("/").lower()))
     for origin in found:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ConfigurationError(
