@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from muxly_dagster_tests import migrated
 from muxly_dagster_tests.cli import warm
 from muxly_dagster_tests.peers import mariadb as mariadb_peer
 from muxly_dagster_tests.peers import postgres as postgres_peer
@@ -49,6 +50,13 @@ def peers_folder(pytestconfig: pytest.Config) -> Path:
     """A folder that all workers of this run share."""
     workerinput = getattr(pytestconfig, "workerinput", None)
     return Path(workerinput["muxly_peers"]) if workerinput else pytestconfig.stash[_PEERS]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated_once() -> Iterator[None]:
+    """A new SQLite state costs no migrations."""
+    with migrated.once():
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -14,13 +15,13 @@ import pyarrow.dataset
 from rich.console import Console
 
 from muxly_dagster.api.metrics import metrics_app
-from muxly_dagster.demo import run_demo
-from muxly_dagster.demo.data import collection
+from muxly_dagster.demo import data, run_demo
 from muxly_dagster.outcome import Outcome
 from muxly_dagster.runtime import Runtime
 from muxly_dagster.settings import Settings
 from muxly_dagster.state.posts import Part, Post
 
+collection = functools.cache(data.collection)
 PULLS = {
     "crm.contacts": "contacts",
     "crm.companies": "companies",

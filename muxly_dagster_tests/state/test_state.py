@@ -1,6 +1,7 @@
 """The state database opens, migrates, locks, and says what is wrong with it."""
 
 import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ from alembic.migration import MigrationContext
 
 from muxly_dagster.errors import BusyError, ConfigurationError, MuxlyError, RetryLater
 from muxly_dagster.state import State, tables
+from muxly_dagster_tests import migrated
+
+
+@pytest.fixture(autouse=True)
+def _migrations_run() -> Iterator[None]:
+    with migrated.every_time():
+        yield
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
