@@ -361,3 +361,17 @@ def test_reading_waits_for_nobody_who_stores(tmp_path: Path) -> None:
         assert len(state.inbox.ends([("app", "signups")])) == 1
     state.close()
     other.close()
+
+
+def test_bodies_come_back_as_they_were_however_they_are_kept(state: State) -> None:
+    lines = [b'{"n":"%b"}' % (b"%d" % n * size) for n, size in enumerate((0, 1013, 1014, 1015, 5000, 2_000_000))]
+    lines.append(b'{"n":"%b"}' % os.urandom(20_000).hex().encode())
+    for number, line in enumerate(lines):
+        state.inbox.put([Post("app", [Part.of("app", Gathered("signups", [line], [f"id-{number}"], (0,)))])])
+    with state.inbox_engine.begin() as connection:  # as it was kept before bodies were compressed
+        row = {"source": "app", "stream": "signups", "received_at": tables.now(), "count": 1, "size": 9, "ids": "old", "refused": ""}
+        connection.execute(sa.insert(tables.inbox).values(body=lines[4], **row))
+        kept = [bytes(body) for body in connection.scalars(sa.select(tables.inbox.c.body).order_by(tables.inbox.c.seq))]
+    assert [parcel.body for parcel in state.inbox.parcels("app", "signups", 0, ALL)] == [*lines, lines[4]]
+    assert kept[0] == lines[0] and len(kept[5]) < 2000 < len(kept[6]) < len(lines[6])
+    assert state.inbox.size() == sum(map(len, lines)) + len("id-0") * len(lines) + 9
