@@ -17,12 +17,12 @@ from muxly_dagster.api import (
     records,
     reference,
     runs,
+    senders,
     sources,
     tables,
 )
-from muxly_dagster.api.collecting import protocols, route
 
-SENDERS: tuple[APIRouter, ...] = (route.router, protocols.router, hooks.router)
+SENDERS: tuple[APIRouter, ...] = (senders.router, hooks.router)
 """What other services send to: by write key or signature, by the thousand a second, with limits of their own."""
 
 OPEN: tuple[APIRouter, ...] = (*SENDERS, health.router, metrics.router, reference.router, diagnostics.page)

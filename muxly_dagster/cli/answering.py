@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 
 from muxly_dagster.api.app import create_app
-from muxly_dagster.api.collecting.straight import Straight
+from muxly_dagster.api.senders.straight import Straight
 from muxly_dagster.api.service import Service
 from muxly_dagster.cli import terminal
 from muxly_dagster.errors import ConfigurationError

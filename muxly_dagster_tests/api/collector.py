@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from muxly_dagster.api.app import create_app
-from muxly_dagster.api.collecting.straight import Straight
+from muxly_dagster.api.senders.straight import Straight
 from muxly_dagster.api.service import Service
 from muxly_dagster.settings import Settings
 from muxly_dagster_tests.api.shop import QuietOrchestrator

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from muxly_dagster.api.collecting.straight import Straight
+from muxly_dagster.api.senders.straight import Straight
 from muxly_dagster_tests.api.collector import Collector, collecting
 from muxly_dagster_tests.peers.prometheus import until
 

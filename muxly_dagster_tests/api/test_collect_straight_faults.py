@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from muxly_dagster.api.collecting import receipts, straight
+from muxly_dagster.api.collecting import receipts
+from muxly_dagster.api.senders import straight
 from muxly_dagster.errors import RetryLater
 from muxly_dagster.state.posts import Post
 from muxly_dagster_tests.api.collector import Collector, collecting

@@ -1,1 +1,1 @@
-"""Collecting: events that services post, by whatever protocol, on their way into the inbox."""
+"""Events that services post, on their way into the inbox, whatever protocol they came by."""

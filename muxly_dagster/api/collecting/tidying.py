@@ -23,8 +23,9 @@ class Tidying:
     def begin(self) -> None:
         """Begin, if that was not done before."""
         if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._run, name="muxly-inbox-tidying", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="muxly-inbox-tidying", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def soon(self) -> None:
         """Look now."""

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from muxly_dagster.api.collecting.protocols.speaking import refusals, route_that_tells
-from muxly_dagster.api.collecting.protocols.taking import PARAMETERS, SECURITY, take, told
 from muxly_dagster.api.problems import ApiError
+from muxly_dagster.api.senders.speaking import refusals, route_that_tells
+from muxly_dagster.api.senders.taking import PARAMETERS, SECURITY, take, told
 from muxly_dagster.collecting import Gathered, UnknownType, remote_write
 from muxly_dagster.collecting.limits import Limits
 

@@ -12,13 +12,14 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from muxly_dagster.api.collecting import heads, receipts
+from muxly_dagster.api.collecting import receipts
 from muxly_dagster.api.collecting.accepting import LARGE, UNSTORED
 from muxly_dagster.api.collecting.known import Known
-from muxly_dagster.api.collecting.route import PATH
 from muxly_dagster.api.guard import may_post
 from muxly_dagster.api.middleware import Requests
 from muxly_dagster.api.middleware.watching import HEADERS, request_id
+from muxly_dagster.api.senders import heads
+from muxly_dagster.api.senders.collect import PATH
 from muxly_dagster.api.service import Service
 from muxly_dagster.collecting import plain
 from muxly_dagster.collecting.sifting import refuse, sift

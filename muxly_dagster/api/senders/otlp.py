@@ -10,8 +10,8 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from muxly_dagster.api.collecting.protocols.speaking import refusals, route_that_tells
-from muxly_dagster.api.collecting.protocols.taking import PARAMETERS, SECURITY, take, told
+from muxly_dagster.api.senders.speaking import refusals, route_that_tells
+from muxly_dagster.api.senders.taking import PARAMETERS, SECURITY, take, told
 from muxly_dagster.collecting import otlp
 
 _ITEMS: dict[otlp.Signal, str] = {"metrics": "data points", "logs": "log records", "traces": "spans"}

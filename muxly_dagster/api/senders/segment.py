@@ -11,10 +11,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from muxly_dagster.api.collecting.protocols.speaking import refusals, route_that_tells
-from muxly_dagster.api.collecting.protocols.taking import HEAVIER, PARAMETERS, SECURITY, source_of, told
 from muxly_dagster.api.guard import Sender, writer
 from muxly_dagster.api.problems import ApiError
+from muxly_dagster.api.senders.speaking import refusals, route_that_tells
+from muxly_dagster.api.senders.taking import HEAVIER, PARAMETERS, SECURITY, source_of, told
 from muxly_dagster.api.service import service_of
 from muxly_dagster.collecting import Gathered, Rejected, segment
 
