@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from muxly_dagster_tests.cli.command import COMMAND, ROOT, Muxly, clean_environ
+from muxly_dagster_tests.cli import warm
+from muxly_dagster_tests.cli.command import ROOT, Muxly, clean_environ
 from muxly_dagster_tests.cli.started import Started, asked, assets, started
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to see what is left behind")
@@ -86,7 +88,7 @@ def output(command: str, folder: Path, ui: str, api: str) -> str:
     bin_folder = folder / "bin"
     if not bin_folder.exists():
         bin_folder.mkdir()
-        (bin_folder / "muxly").write_text("#!/bin/sh\nexec " + " ".join(f'"{part}"' for part in COMMAND) + ' "$@"\n')
+        (bin_folder / "muxly").write_text(f'#!/bin/sh\nexec {shlex.join(warm.command())} "$@"\n')
         (bin_folder / "muxly").chmod(0o755)
     command = command.replace("http://127.0.0.1:8000", api).replace("http://127.0.0.1:3000", ui)
     environ = clean_environ() | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
