@@ -258,6 +258,11 @@ def collect() -> list[Row]:
     from benchmarks import collect as posts
 
     found: list[Row] = []
+    with posts.bare() as (port, pid):
+        for events in (posts.SINGLE, posts.HUNDREDS):
+            limit = posts.measured(port, pid, events)
+            also = f"{limit.requests:,.0f} requests/s, p99 {limit.p99:.1f} ms"
+            found.append((f"uvicorn that does nothing, {events} a request", "", "", also))
     for name in ("SQLite", "Postgres"):
         with posts.postgres() if name == "Postgres" else nullcontext("") as url:
             for events in (posts.SINGLE, posts.HUNDREDS):

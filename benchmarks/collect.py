@@ -2,8 +2,9 @@
 
     python -m benchmarks.collect [--seconds 6] [--only sqlite|postgres] [--memory SECONDS]
 
-The API is `muxly serve api`, a process of its own on the same processors. The load generator opens connections that each send a request,
-wait for its receipt, and send the next. Every event has an id of its own, a random one: what a known id costs is in the figures.
+The API is `muxly serve api`, a process of its own on the same processors; before it, uvicorn with an app that does nothing is measured, as
+a limit. The load generator opens connections that each send a request, wait for its receipt, and send the next. Every event has an id of
+its own, a random one: what a known id costs is in the figures.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -109,9 +111,7 @@ def served(database: str = "", **environ: str) -> Iterator[tuple[int, int, Path]
     """An API with an empty inbox; yields its port, process id and folder."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "muxly.yaml").write_text(_PROJECT)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = _free_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MUXLY", "DAGSTER"))}
         said = inherited | {"MUXLY_PROJECT": folder, "MUXLY_HOME": f"{folder}/home", "MUXLY_DATABASE_URL": database} | environ
         process = subprocess.Popen([*MUXLY, "serve", "api", "--port", str(port)], env=said, stderr=subprocess.DEVNULL)
@@ -121,6 +121,27 @@ def served(database: str = "", **environ: str) -> Iterator[tuple[int, int, Path]
         finally:
             process.terminate()
             process.wait()
+
+
+@contextlib.contextmanager
+def bare() -> Iterator[tuple[int, int]]:
+    """uvicorn with an app that does nothing, set up as the API is; yields its port and process id."""
+    port = _free_port()
+    quiet = ["--log-level", "warning", "--no-access-log", "--no-server-header", "--no-proxy-headers", "--lifespan", "off"]
+    process = subprocess.Popen([sys.executable, "-m", "uvicorn", "benchmarks.bare:app", "--port", str(port), *quiet])
+    try:
+        _ready(process, port)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _ready(process: "subprocess.Popen[bytes]", port: int) -> None:
@@ -222,19 +243,25 @@ def main() -> None:
     if arguments.memory:
         print("MiB held: " + ", ".join(f"{each:.0f}" for each in steady(arguments.memory)))
         return
+    with bare() as (port, pid):
+        for events in (SINGLE, HUNDREDS):
+            _print("uvicorn", events, measured(port, pid, events, arguments.seconds))
     for name in ("sqlite", "postgres"):
         if arguments.only not in (None, name):
             continue
         with postgres() if name == "postgres" else contextlib.nullcontext("") as url:
             for events in (SINGLE, HUNDREDS):
                 with served(url) as (port, pid, _):
-                    figure = measured(port, pid, events, arguments.seconds)
-                print(
-                    f"{name:9} {events:4} a request: {figure.requests:8,.0f} requests/s {figure.events:9,.0f} events/s, "
-                    f"median {figure.median:5.1f} ms, p99 {figure.p99:5.1f} ms, {figure.cpu:.3f} CPU s per 1,000 requests, "
-                    f"peak {figure.peak:.0f} MiB",
-                    flush=True,
-                )
+                    _print(name, events, measured(port, pid, events, arguments.seconds))
+
+
+def _print(name: str, events: int, figure: Figure) -> None:
+    print(
+        f"{name:9} {events:4} a request: {figure.requests:8,.0f} requests/s {figure.events:9,.0f} events/s, "
+        f"median {figure.median:5.1f} ms, p99 {figure.p99:5.1f} ms, {figure.cpu:.3f} CPU s per 1,000 requests, "
+        f"peak {figure.peak:.0f} MiB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
