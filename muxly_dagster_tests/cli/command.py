@@ -15,8 +15,10 @@ from unittest import mock
 
 from muxly_dagster.cli import main
 from muxly_dagster_tests.cli import warm
+from muxly_dagster_tests.cli.surroundings import ROOT, clean_environ
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["COMMAND", "ROOT", "Done", "Muxly", "MuxlyCold", "MuxlyHere", "clean_environ"]
+
 COMMAND = [sys.executable, "-m", "muxly_dagster"]
 
 
@@ -72,12 +74,6 @@ class MuxlyCold(Muxly):
         stdin, stdout, stderr = streams
         command = [*COMMAND, *arguments]
         return subprocess.run(command, cwd=folder, env=environ, stdin=stdin, stdout=stdout, stderr=stderr, timeout=120).returncode
-
-
-def clean_environ() -> dict[str, str]:
-    """The environment without what would change Muxly's, Dagster's or the terminal's ways."""
-    ours = ("MUXLY_", "DAGSTER_", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "GITHUB_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {"PYTHONPATH": str(ROOT)}
 
 
 @dataclass

@@ -46,7 +46,7 @@ def address() -> str:
     if not _server:
         import tempfile
 
-        from muxly_dagster_tests.cli.command import ROOT, clean_environ
+        from muxly_dagster_tests.cli.surroundings import ROOT, clean_environ
 
         place = f"{tempfile.mkdtemp(prefix='muxly-warm-')}/socket"
         command = [sys.executable, "-m", "muxly_dagster_tests.cli.warm", place]
