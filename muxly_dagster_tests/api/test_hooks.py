@@ -125,6 +125,7 @@ def test_both_secrets_of_a_rotation_are_taken(shop: Shop, sender: Sender) -> Non
 
 def test_a_repetition_is_known_whenever_it_was_signed(shop: Shop, sender: Sender, recorder: Recorder) -> None:
     send(shop, sender, "evt_6", ago=20)
+    settled(shop)
     before, asked = len(calls(shop, sender.job)), len(recorder.asked)
     again = send(shop, sender, "evt_6", secret=NEXT_SECRET)
     assert again.status_code == 200
