@@ -1,12 +1,10 @@
 """A webhook whose other side misbehaves, lies elsewhere, or whose sender is killed: nothing is lost, and a repetition can be told."""
 
-import datetime as dt
 import json
 import multiprocessing
 import os
 import random
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -16,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from muxly_dagster.destinations.webhook import Webhook
 from muxly_dagster.errors import ConfigurationError, MuxlyError, RetryLater
@@ -27,6 +21,7 @@ from muxly_dagster.http import Retries, guard
 from muxly_dagster.testing import DestinationContract, delivery
 from muxly_dagster_tests.destinations import posting
 from muxly_dagster_tests.http.server import Asked, Server, answer
+from muxly_dagster_tests.peers.certificate import Certificate
 
 ROOT = Path(__file__).parents[2]
 QUICK = Retries(attempts=4, base=0.001, cap=0.001)
@@ -217,41 +212,18 @@ except MuxlyError as error:
 """
 
 
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for a host name that vouches for itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Muxly test")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(issuer)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    return folder / "cert.pem", folder / "key.pem"
-
-
 @pytest.mark.parametrize("over", ["pyreqwest", "httpx"])
 def test_a_pinned_address_is_still_held_to_the_name_in_its_certificate(tmp_path: Path, over: str) -> None:
-    cert, key = certificate(tmp_path, "hook.test")
+    certificate = Certificate.made(tmp_path, "hook.test")
     names: list[str | None] = []
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    context = certificate.context
     context.sni_callback = lambda connection, name, _: names.append(name)  # type: ignore[assignment]
     with Server(lambda asked: answer()) as server:
         server._server.socket = context.wrap_socket(server._server.socket, server_side=True, do_handshake_on_connect=False)
         told = {}
         for host in ("hook.test", "other.test"):
             command = [sys.executable, "-c", SEND, f"https://{host}:{server.port}/in", over]
-            environ = {**os.environ, "SSL_CERT_FILE": str(cert), "PYTHONPATH": str(ROOT)}
+            environ = {**os.environ, "SSL_CERT_FILE": str(certificate.cert), "PYTHONPATH": str(ROOT)}
             ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
             told[host] = ran.stdout + ran.stderr
         assert [asked.headers["host"] for asked in server.asked] == [f"hook.test:{server.port}"] * 2

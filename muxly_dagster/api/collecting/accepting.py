@@ -83,7 +83,7 @@ class Collecting:
 
     async def known(self) -> Known:
         """Streams and keys. Raises RetryLater where the database cannot be asked."""
-        return self._looking.believed or await self._looking.known()
+        return await self._looking.known()
 
     async def known_anew(self) -> Known:
         """The same, with what was declared or made a moment ago."""
