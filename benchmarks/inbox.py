@@ -6,6 +6,7 @@ memory is the pull's alone.
 """
 
 import argparse
+import datetime as dt
 import json
 import resource
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from benchmarks.measure import run
 from muxly_dagster import pulling
 from muxly_dagster.assembly import Pull
+from muxly_dagster.collecting import Lines
 from muxly_dagster.connectors.collector import Collector, CollectorPull
 from muxly_dagster.lake import Lake
 from muxly_dagster.services import Services
@@ -48,6 +50,8 @@ def filled(events: int, url: str = "") -> Iterator[tuple[Path, str]]:
         step = _REQUEST * _TOGETHER
         for first in range(0, events, step):
             state.inbox.put([_post(at, min(at + _REQUEST, events)) for at in range(first, min(first + step, events), _REQUEST)])
+            if state.inbox.untidy:
+                state.inbox.tidy(dt.datetime.fromtimestamp(0, dt.UTC))
         state.close()
         yield Path(folder), database
 
@@ -58,7 +62,7 @@ def _post(first: int, end: int) -> Post:
         b' "at": "2026-05-01T12:00:00Z", "amount": %d.25, "n": %d}' % (n % 5003, n, n % 1009, n)
         for n in range(first, end)
     ]
-    return Post("app", [Part("events", lines, [f"e-{n}" for n in range(first, end)], [b""] * len(lines))])
+    return Post("app", [Part("events", Lines(lines), [f"e-{n}" for n in range(first, end)], [b""] * len(lines))])
 
 
 def drained(folder: Path, database: str, events: int) -> Drained:

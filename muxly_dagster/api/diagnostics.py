@@ -34,7 +34,7 @@ class CheckFound(BaseModel):
 
     check: str = Field(description="What was looked at.", examples=["state database"])
     status: Status = Field(description="`skipped` where there was nothing to look at.", examples=["ok"])
-    what: str = Field("", description="What was found.", examples=["sqlite:////srv/muxly/.muxly/state.db, migration 0005"])
+    what: str = Field("", description="What was found.", examples=["sqlite:////srv/muxly/.muxly/state.db, migration 0006"])
     do: str = Field("", description="What to do, where something is wrong.", examples=[""])
 
 

@@ -13,13 +13,11 @@ import sqlalchemy as sa
 
 from muxly_dagster.intake import Parcel
 from muxly_dagster.state import tables
-from muxly_dagster.state.mark_index import MarkIndex
-from muxly_dagster.state.marks import Marks, take_turn
+from muxly_dagster.state.marks import Lock, MarkIndex, Marks, take_turn
 from muxly_dagster.state.posts import Kept, Part, Post
 
 _SLICE = 8 << 20  # bytes that are deleted in one transaction: whoever stores events waits that long
 _ROWS = 500
-_TIDYING = 0.5  # seconds of forgetting
 
 _SMALL = 1 << 10  # bytes of events that are kept as they came
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -43,10 +41,10 @@ class Depth:
 class SharedInbox:
     """See `intake.Inbox`. Every method is safe in any thread; raises RetryLater where the database cannot be used."""
 
-    def __init__(self, engine: sa.Engine, beside: Callable[[], sa.Engine] | None = None) -> None:
+    def __init__(self, engine: sa.Engine, lock: Lock, beside: Callable[[], sa.Engine] | None = None) -> None:
         """`beside` opens the database where the index of marks lies, if that is another one."""
         self._engine = engine
-        self._index = MarkIndex(engine, beside)
+        self._index = MarkIndex(engine, lock, beside)
         self._marks = Marks(engine, self._index)
         self._turn = threading.Lock()
 
@@ -73,16 +71,18 @@ class SharedInbox:
         What of that takes long is left for the next time once `stop` says so.
         """
         seconds, requests = int(before.timestamp()), tables.inbox_requests
-        until, over = time.monotonic() + _TIDYING, False
         with self._turn, self._engine.begin() as connection:
             connection.execute(sa.delete(requests).where(requests.c.at < seconds))
             self._marks.look(connection, seconds)
-        while not over and not stop() and time.monotonic() < until:
-            over = self._index.forget(seconds)
-        if self._marks.full and not stop():
-            self._marks.settle(self._turn, stop)
-        if self._index.is_asked_much:
-            self._index.learn(self._turn, stop)
+        self._index.forget(seconds)
+        is_work = True
+        while is_work and not stop():
+            # What waits comes first: it is kept in memory, and the rest can be left and begun anew.
+            if self._marks.full:
+                self._marks.settle(self._turn)
+            else:
+                is_work = self._index.work()
+        self._index.rest()
 
     def close(self) -> None:
         """Give back what it opened itself."""

@@ -23,11 +23,11 @@ from muxly_dagster.state.troubles import explain, usable_folder
 from muxly_dagster.state.turns import SharedTurns
 from muxly_dagster.state.waiting import Waiting
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a database that stands there needs no Alembic at start."""
 
 _SCHEMA = "muxly"
-_CACHE, _LARGE_CACHE = 2000, 32_000  # KiB that each connection keeps of the file; a large one where places all over it are looked up
+_CACHE = 2000  # KiB that each connection keeps of the file
 _PAGES, _LARGE_PAGES = 4096, 16384  # bytes; large ones where most of what is written is large
 
 
@@ -48,7 +48,7 @@ class State:
         self.jobs = Jobs(engine)
         self.starts = Starts(engine)
         self.calls = KeptCalls(engine)
-        self.inbox = SharedInbox(self.inbox_engine, marks)
+        self.inbox = SharedInbox(self.inbox_engine, self.lock, marks)
         self.keys = WriteKeys(engine)
 
     @classmethod
@@ -63,7 +63,7 @@ class State:
         inbox, marks = _beside(url, "inbox"), _beside(url, "marks")
         if not inbox:
             return cls(engine, home / "locks")
-        return cls(engine, home / "locks", _opened(inbox, home, page=_LARGE_PAGES), lambda: _opened(marks, home, cache=_LARGE_CACHE))
+        return cls(engine, home / "locks", _opened(inbox, home, page=_LARGE_PAGES), lambda: _opened(marks, home, page=_LARGE_PAGES))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -94,8 +94,8 @@ class State:
                     connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
 
 
-def _opened(url: str, home: Path, page: int = _PAGES, cache: int = _CACHE) -> sa.Engine:
-    engine = _engine(url, page, cache)
+def _opened(url: str, home: Path, page: int = _PAGES) -> sa.Engine:
+    engine = _engine(url, page)
     explain(engine)
     try:
         with _at_start(engine, home):
@@ -115,7 +115,7 @@ def _beside(url: str, what: str) -> str:
     return parsed.set(database=str(path.with_name(f"{path.stem}-{what}{path.suffix}"))).render_as_string(hide_password=False)
 
 
-def _engine(url: str, page: int = _PAGES, cache: int = _CACHE) -> sa.Engine:
+def _engine(url: str, page: int = _PAGES) -> sa.Engine:
     """Its errors, which the log may get, do not quote what was to be written: events, bodies of calls, hashes of keys."""
     try:
         parsed = sa.make_url(url)
@@ -129,7 +129,7 @@ def _engine(url: str, page: int = _PAGES, cache: int = _CACHE) -> sa.Engine:
             with usable_folder(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, connect_args={"isolation_level": None, "timeout": 30}, hide_parameters=True)
-        sa.event.listen(engine, "connect", lambda connection, _: _sqlite_settings(connection, page, cache))
+        sa.event.listen(engine, "connect", lambda connection, _: _sqlite_settings(connection, page))
         sa.event.listen(engine, "begin", _begin)
         return engine
     if parsed.get_backend_name() == "postgresql":
@@ -142,9 +142,9 @@ def _engine(url: str, page: int = _PAGES, cache: int = _CACHE) -> sa.Engine:
     )
 
 
-def _sqlite_settings(connection: Any, page: int, cache: int) -> None:
+def _sqlite_settings(connection: Any, page: int) -> None:
     connection.execute(f"pragma page_size={page}")  # counts for a new file only
-    connection.execute(f"pragma cache_size={-cache}")
+    connection.execute(f"pragma cache_size={-_CACHE}")
     connection.execute("pragma journal_mode=wal")
     connection.execute("pragma synchronous=full")
     connection.execute("pragma busy_timeout=30000")

@@ -210,21 +210,31 @@ inbox = sa.Table(
 )
 
 inbox_recent = sa.Table(
-    "inbox_recent",  # events that were accepted, in order of arrival, until they are in `inbox_ids`
+    "inbox_recent",  # events that were accepted, in order of arrival, until they are in a segment
     metadata,
     sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
     sa.Column("at", sa.BigInteger, nullable=False),  # seconds since 1970
     sa.Column("count", sa.Integer, nullable=False),
-    sa.Column("marks", sa.LargeBinary, nullable=False),  # as in `inbox_ids`, one behind the other
+    sa.Column("marks", sa.LargeBinary, nullable=False),  # hashes of source, stream and id, one behind the other
     sqlite_autoincrement=True,
 )
 
-inbox_ids = sa.Table(
-    "inbox_ids",  # events that were accepted, so that a repetition is known for one
+inbox_segments = sa.Table(
+    "inbox_segments",  # events that were accepted, so that a repetition is known for one: so many at once
     metadata,
-    sa.Column("mark", sa.LargeBinary(16), primary_key=True),  # a hash of source, stream and id
-    sa.Column("at", sa.BigInteger, nullable=False),  # seconds since 1970
-    sqlite_with_rowid=False,
+    sa.Column("segment", _SEQ, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.BigInteger, nullable=False),  # of the newest, seconds since 1970
+    sa.Column("count", sa.BigInteger, nullable=False),  # 0 until all of them are there
+    sa.Column("buckets", sa.Integer, nullable=False),
+    sa.Column("merged", sa.Text, nullable=False),  # JSON: the segments that it was made of
+    sqlite_autoincrement=True,
+)
+
+inbox_buckets = sa.Table(
+    "inbox_buckets",  # their marks, by bits of these
+    metadata,
+    sa.Column("place", _SEQ, primary_key=True, autoincrement=False),  # of segment and bucket
+    sa.Column("marks", sa.LargeBinary, nullable=False),
 )
 
 inbox_requests = sa.Table(

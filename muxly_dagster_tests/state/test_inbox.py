@@ -3,8 +3,7 @@
 import datetime as dt
 import os
 import threading
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from muxly_dagster.collecting import Gathered
 from muxly_dagster.errors import RetryLater
 from muxly_dagster.state import State, tables
+from muxly_dagster.state.marks import MarkIndex
 from muxly_dagster.state.posts import Part, Post
 
 ALL = 1 << 40
@@ -40,6 +40,10 @@ def post(*ids: str, stream: str = "signups", source: str = "app", key: bytes = b
 
 def ids(state: State, stream: str = "signups", source: str = "app") -> list[str]:
     return [id for parcel in state.inbox.parcels(source, stream, 0, ALL) for id in parcel.ids]
+
+
+def settle(state: State) -> None:
+    state.inbox._marks.settle(state.inbox._turn)
 
 
 def test_events_of_one_stream_become_one_parcel_in_their_order(state: State) -> None:
@@ -97,31 +101,41 @@ def test_another_process_knows_what_one_has_stored(state: State, url: str, tmp_p
         other.close()
 
 
-def test_ids_are_known_while_they_are_indexed_and_afterwards_to_all_and_after_a_restart(state: State, url: str, tmp_path: Path) -> None:
+def test_ids_are_known_while_they_are_indexed_and_afterwards_to_all_and_after_a_restart(
+    state: State, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = [f"id-{number}" for number in range(20_000)]
     other = State.open(url, tmp_path)
-    stops = iter([False, True])  # killed in the middle, as it were
+    index = state.inbox._index
     seen = []
 
-    def stop() -> bool:
-        between = post("id-0", "id-9999", "id-19999", f"new-{len(seen)}")
-        (state if len(seen) % 2 else other).inbox.put([between])
-        seen.append(between.kept[0].duplicate)
-        return next(stops, False)
+    def between() -> None:
+        for each in (state, other):
+            each.inbox.put([again := post("id-0", "id-9999", "id-19999", f"new-{len(seen)}")])
+            seen.append(again.kept[0].duplicate)
+
+    def killed(marks: bytes, at: int) -> None:
+        between()
+        MarkIndex.add(index, marks, at)
+        between()
+        raise KeyboardInterrupt
 
     try:
         for at in range(0, len(names), 5000):
             state.inbox.put([post(*names[at : at + 5000])])
         other.inbox.put([post("id-0")])
-        state.inbox._marks.full = True
-        state.inbox._marks.settle(state.inbox._turn, stop)
-        state.inbox._marks.settle(state.inbox._turn, stop)
-        assert len(seen) >= 4 and set(seen) == {3}
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(index, "add", killed)
+            settle(state)
+        between()
+        settle(state)
+        between()
+        assert len(seen) == 8 and set(seen) == {3}
         for each in (state, other):
-            each.inbox.put([again := post(*names[::100], "new-0", "new-1")])
+            each.inbox.put([again := post(*names[::100], *(f"new-{number}" for number in range(len(seen))))])
             assert again.kept[0].accepted == 0
-        with state.inbox._index.engine.connect() as connection:
-            assert connection.scalar(sa.select(sa.func.count()).select_from(tables.inbox_ids)) >= len(names)
+        with index.engine.connect() as connection:
+            assert connection.scalar(sa.select(sa.func.sum(tables.inbox_segments.c.count))) >= len(names)
     finally:
         other.close()
     third = State.open(url, tmp_path)
@@ -160,90 +174,15 @@ def test_ids_and_keys_are_forgotten_after_a_while(state: State) -> None:
     assert ids(state) == ["a", "b", "c", "a", "c"]
 
 
-def test_forgetting_goes_round_by_small_steps(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muxly_dagster.state.mark_index._SWEPT", 7)
-    old, new = [f"old-{n}" for n in range(40)], [f"new-{n}" for n in range(40)]
-    for names, at in ((old, 1000), (new, 2000)):
-        state.inbox.put([post(*names)])
-        state.inbox._marks.settle(state.inbox._turn, lambda: False)
-        with state.inbox._index.engine.begin() as connection:
-            connection.execute(sa.update(tables.inbox_ids).where(tables.inbox_ids.c.at > 2000).values(at=at))
-    steps = 1
-    while not state.inbox._index.forget(1500):
-        steps += 1
-    assert steps > 5
-    state.inbox.put([again := post(*old, *new)])
-    assert (again.kept[0].accepted, again.kept[0].duplicate) == (40, 40)
-
-
-def test_a_filter_knows_what_is_in_the_index_whoever_brought_it_there(
-    state: State, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("muxly_dagster.state.mark_index._MANY", 5)
-    monkeypatch.setattr("muxly_dagster.state.mark_index._LEARNED", 7)
-    old, seen, unseen = ([f"{word}-{number}" for number in range(50)] for word in ("old", "seen", "unseen"))
-    other = State.open(url, tmp_path)
-
-    def settled(by: State, *names: str) -> None:
-        by.inbox.put([post(*names)])
-        by.inbox._marks.settle(by.inbox._turn, lambda: False)
-
-    def known(names: Sequence[str]) -> None:
-        other.inbox.put([again := post(*names, new := uuid.uuid4().hex)])
-        assert (again.kept[0].duplicate, again.kept[0].accepted) == (len(names), 1), new
-
-    try:
-        settled(state, *old)
-        known(old)  # by the index itself
-        assert other.inbox.untidy
-        other.inbox.tidy(EPOCH)
-        assert not other.inbox.untidy and other.inbox._index._filter is not None
-        known(old)
-        settled(other, *seen)  # its own
-        known([*old, *seen])
-        assert other.inbox._index._filter is not None
-        settled(state, *unseen)
-        known([*old, *seen, *unseen])
-        assert other.inbox._index._filter is None  # it has not seen them come
-        other.inbox.tidy(EPOCH)
-        assert other.inbox._index._filter is not None
-        known([*old, *seen, *unseen])
-        state.inbox.put([post("a"), post("b")])
-        known(["a", "b"])
-        state.inbox._marks.settle(state.inbox._turn, lambda: False)
-        state.inbox.put([post("c")])
-        known(["a", "b", "c", *old])
-        assert other.inbox._index._filter is not None  # it has seen them all
-    finally:
-        other.close()
-
-
-def test_a_filter_that_is_overtaken_while_it_is_filled_is_none(
-    state: State, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("muxly_dagster.state.mark_index._LEARNED", 7)
-    names = [f"id-{number}" for number in range(50)]
-    state.inbox.put([post(*names)])
-    state.inbox._marks.settle(state.inbox._turn, lambda: False)
-    other = State.open(url, tmp_path)
-    steps: list[int] = []
-
-    def stop() -> bool:
-        steps.append(len(steps))
-        if len(steps) == 3:
-            state.inbox.put([post("!first")])
-            state.inbox._marks.settle(state.inbox._turn, lambda: False)
-            other.inbox.put([post("z")])
-        return False
-
-    try:
-        other.inbox.put([post("y")])
-        other.inbox._index.learn(other.inbox._turn, stop)
-        assert len(steps) < len(names) // 7 and other.inbox._index._filter is None
-        other.inbox.put([again := post("!first", "y", "z", *names)])
-        assert again.kept[0].accepted == 0
-    finally:
-        other.close()
+def test_more_ids_than_memory_should_hold_are_told_to_come_again_until_they_are_indexed(state: State) -> None:
+    state.inbox._marks._most = 10
+    state.inbox.put([post(*map(str, range(90)))])
+    with pytest.raises(RetryLater, match="more new ids"):
+        state.inbox.put([post("new")])
+    assert state.inbox.untidy and len(ids(state)) == 90
+    state.inbox.tidy(EPOCH)
+    state.inbox.put([again := post("new", "0", "89")])
+    assert (again.kept[0].accepted, again.kept[0].duplicate) == (1, 2)
 
 
 def test_a_request_is_told_what_it_was_told_before_and_nothing_is_stored(state: State) -> None:

@@ -1,6 +1,5 @@
 """No process takes an event for a new one that another one has stored, whoever brings marks into the index meanwhile."""
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +14,11 @@ from muxly_dagster.state.posts import Part, Post
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[State, State]]:
-    """Two processes, as it were, of one database. Both have begun with an index in which nothing was, so both have a filter."""
+    """Two processes, as it were, of one database."""
     url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
     found = State.open(url, tmp_path), State.open(url, tmp_path)
     for number, each in enumerate(found):
         stored(each, f"begin-{number}")
-        assert each.inbox._index._filter is not None
     yield found
     for each in found:
         each.close()
@@ -34,7 +32,7 @@ def stored(state: State, *ids: str) -> int:
 
 
 def settle(state: State) -> None:
-    state.inbox._marks.settle(state.inbox._turn, lambda: False)
+    state.inbox._marks.settle(state.inbox._turn)
 
 
 def test_what_came_and_was_indexed_while_a_process_was_idle_is_known_to_it(two: tuple[State, State]) -> None:
@@ -48,16 +46,20 @@ def test_what_came_and_was_indexed_while_a_process_was_idle_is_known_to_it(two: 
         assert stored(idle, name) == 0
 
 
-def test_what_another_process_indexes_beside_is_known_to_the_one_that_indexes_too(two: tuple[State, State]) -> None:
+def test_what_another_process_indexes_beside_is_known_to_the_one_that_indexes_too(
+    two: tuple[State, State], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = two
     stored(one, "a")
+    add = one.inbox._index.add
 
-    def meanwhile() -> bool:
+    def beside(marks: bytes, at: int) -> None:
+        add(marks, at)
         stored(other, "b")
         settle(other)
-        return False
 
-    one.inbox._marks.settle(one.inbox._turn, meanwhile)
+    monkeypatch.setattr(one.inbox._index, "add", beside)
+    settle(one)
     assert stored(one, "a", "b") == 0
     assert stored(other, "a", "b", "begin-0", "begin-1") == 0
 
@@ -86,20 +88,6 @@ def test_marks_go_into_the_index_between_the_looks_of_no_other_process(two: tupl
     assert stored(one, "a") == 0
     settling.join()
     assert stored(one, "a", "begin-0", "begin-1") == 0
-
-
-def test_a_filter_that_is_overtaken_at_its_very_end_is_none(two: tuple[State, State]) -> None:
-    index = two[0].inbox._index
-
-    @contextlib.contextmanager
-    def turn() -> Iterator[None]:
-        index.missed()  # by whoever had the turn before
-        yield
-
-    index.learn(turn(), lambda: False)
-    assert index._filter is None
-    index.learn(contextlib.nullcontext(), lambda: False)
-    assert index._filter is not None
 
 
 def test_indexing_over_and_over_leaves_next_to_nothing_behind(two: tuple[State, State]) -> None:

@@ -106,8 +106,6 @@ class Writer:
         error: Exception | None = None
         try:
             self._inbox.put([post for post, _, _, _ in group])
-            if self._inbox.untidy:
-                self._tidying.soon()
         except MuxlyError as trouble:
             # Whatever is wrong with the database, the sender is to keep its events and come again.
             error = RetryLater(trouble.what, do=trouble.do, after=5)
@@ -119,6 +117,8 @@ class Writer:
                 return
             _log.exception("a request could not be stored")
             error = trouble
+        if self._inbox.untidy:
+            self._tidying.soon()
         for loop in {loop for _, _, loop, _ in group}:
             with contextlib.suppress(RuntimeError):  # a loop that is closed: nobody waits for an answer any more
                 loop.call_soon_threadsafe(self._answer, [each for each in group if each[2] is loop], error)

@@ -1,27 +1,27 @@
 """Which events were accepted before: a mark for each id that a sender gave, for as long as ids are remembered.
 
-Ids are random more often than not, and an index that takes them in one by one writes a page of some kilobytes for each. So marks lie in
-order of arrival first (`inbox_recent`), where every process that stores events keeps them in memory too, and go into the index
-(`mark_index`) by the hundred thousand, sorted, some pages at a time.
+Marks lie in order of arrival first (`inbox_recent`), where every process that stores events keeps them in memory too, and go into the index
+by the hundred thousand.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 
-import numpy as np
 import sqlalchemy as sa
 
+from muxly_dagster.errors import RetryLater
 from muxly_dagster.state import tables
-from muxly_dagster.state.mark_index import MarkIndex
+from muxly_dagster.state.marks.index import MarkIndex
+from muxly_dagster.state.marks.turn import take_turn
 from muxly_dagster.state.posts import MARK, pieces
 
 RECENT = 250_000
 """Marks that wait for the index: about 100 bytes of memory each, twice as many while they go there."""
 
-_SLICE = 8192  # marks that go into the index in one transaction
+_MOST = 8  # times as many, and senders are to come again
 _LONGEST = 24 * 3600  # seconds that marks are recent
-_LOCK = 7766005  # the number of Postgres' advisory lock under which parcels are stored, and marks leave what is recent
 
 # Built once: they are asked for every group of requests.
 _recent = tables.inbox_recent.c
@@ -29,16 +29,6 @@ _INSERT = sa.insert(tables.inbox_recent)
 _FIRST = sa.select(sa.func.min(_recent.seq))
 _ENDS = sa.select(_FIRST.scalar_subquery(), sa.select(sa.func.max(_recent.seq)).scalar_subquery())
 _BEHIND = sa.select(_recent.seq, _recent.marks).where(_recent.seq > sa.bindparam("last")).order_by(_recent.seq)
-
-
-def take_turn(connection: sa.Connection) -> None:
-    """Let one transaction at a time store parcels, so that none turns up behind one with a higher seq, and none sees marks go away between
-    two statements. SQLite does so by itself."""
-    if connection.dialect.name != "sqlite":
-        # A database that is set to answer before a commit is safe must not do so here.
-        setting = "current_setting('synchronous_commit')"
-        durable = f"set_config('synchronous_commit', case {setting} when 'off' then 'on' else {setting} end, true)"
-        connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK}), {durable}")
 
 
 class Marks:
@@ -56,16 +46,19 @@ class Marks:
     def known(self, connection: sa.Connection, marks: Sequence[Sequence[bytes]]) -> list[frozenset[int]]:
         """For each of these lists, the places of marks that are known, or stand before in these lists. The others are known from now on.
 
-        An empty mark is known to nobody.
+        An empty mark is known to nobody. Raises RetryLater where more of them wait for the index than memory should hold.
         """
         self._read(connection)
+        if len(self._recent) + len(self._older) > _MOST * self._most:
+            self.full = True
+            raise RetryLater("more new ids come in than can be remembered", do="send the events again, and fewer at a time", after=1)
         given = [mark for part in marks for mark in part if mark]
         fresh = set(given)
         count = len(fresh)
         if fresh:
             fresh -= self._recent
             fresh -= self._older
-            fresh.difference_update(self._index.known(connection, fresh))
+            fresh.difference_update(self._index.known(connection, b"".join(fresh)))
         self._added = list(fresh)
         if len(given) == count == len(fresh):
             return [frozenset()] * len(marks)
@@ -86,26 +79,19 @@ class Marks:
             self.full |= before <= self._most < len(self._recent) or len(self._recent) > 2 * self._most
         self._added = []
 
-    def settle(self, turn: AbstractContextManager[object], stop: Callable[[], bool]) -> None:
-        """Bring what was recent into the index, a little at a time, while events are stored; they wait for the `turn`s at begin and end.
+    def settle(self, turn: AbstractContextManager[object]) -> None:
+        """Bring what was recent into the index while events are stored; they wait for the `turn`s at begin and end.
 
-        Whoever stops or is killed over it has done no harm: it is done again.
+        Whoever is killed over it has done no harm: it is done again.
         """
         self.full, table = False, tables.inbox_recent
         with turn, self._engine.begin() as connection:
             take_turn(connection)
             self._read(connection)
             upto, self._older, self._recent = self._last, self._older | self._recent, set()
-        with self._engine.connect().execution_options(muxly_reads=True) as connection:
-            rows = connection.execute(sa.select(table.c.marks, table.c.at).where(table.c.seq <= upto)).all()
-        newest = max((at for _, at in rows), default=0)
-        for piece in _sorted([bytes(marks) for marks, _ in rows]):
-            began = time.monotonic()
-            self._index.add(piece, newest)
-            if stop():
-                return
-            if len(self._recent) < self._most:
-                time.sleep(time.monotonic() - began)
+            newest = connection.scalar(sa.select(sa.func.max(_recent.at)).where(_recent.seq <= upto))
+        if marks := _joined(self._older):
+            self._index.add(marks, newest)
         with turn:
             with self._engine.begin() as connection:
                 take_turn(connection)
@@ -127,10 +113,6 @@ class Marks:
         first, last = connection.execute(_ENDS).one()
         first = first or 0
         if first != self._first:
-            if first and self._last >= first - 1:
-                self._index.added(self._older | self._recent)
-            else:
-                self._index.missed()
             self._recent, self._older, self._first = set(), set(), first
             self._last = first - 1 if first else self._last
         if (last or 0) > self._last:
@@ -156,7 +138,7 @@ def _written(connection: sa.Connection, marks: Sequence[bytes]) -> int:
     return int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
 
 
-def _sorted(rows: Sequence[bytes]) -> Iterator[bytes]:
-    """All marks of some rows in order, some at a time."""
-    marks = np.frombuffer(b"".join(rows), dtype=f"S{MARK}")
-    return iter(pieces(np.sort(marks).tobytes(), MARK * _SLICE))
+def _joined(marks: Iterable[bytes]) -> bytes:
+    """One behind the other. Not all at once: other threads wait while it lasts."""
+    each = iter(marks)
+    return b"".join(iter(lambda: b"".join(islice(each, 8192)), b""))
