@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from muxly_dagster.state import State, tables
 from muxly_dagster.state.marks import MarkIndex, segments
+from muxly_dagster.state.marks.arrivals import Arrivals
 from muxly_dagster.state.marks.filter import MarkFilter
 from muxly_dagster.state.posts import MARK
 
@@ -192,6 +193,31 @@ def test_a_filter_grows_before_it_lets_everything_through(state: State, monkeypa
         index.forget(2000 + number)
         work(index)
     assert index._learned.filter.count <= 2100
+
+
+@pytest.mark.parametrize("asked", [1, 8, 9, 5000])
+def test_arrivals_are_known_and_nothing_else_however_many_are_asked_for(asked: int) -> None:
+    arrivals, rows = Arrivals(), [some(size) for size in (1, 2000, 1, 2999)]
+    assert (len(arrivals), arrivals.known(rows[0]), arrivals.all()) == (0, [], b"")
+    for number, row in enumerate(rows):
+        arrivals.add(row)
+        # Some of them are taken apart, and others come behind.
+        assert list(arrivals.known(row[: asked * MARK] + some(100))) == [row[at : at + MARK] for at in range(0, len(row), MARK)][:asked]
+        assert sum(len(arrivals.known(row[-MARK:])) for row in rows) == number + 1
+    assert len(arrivals) == 5001 and arrivals.all() == b"".join(rows)
+    more = Arrivals()
+    more.take(arrivals)
+    assert len(more.known(b"".join(rows))) == len(more) == 5001
+
+
+def test_what_stands_across_two_arrivals_is_none_of_them() -> None:
+    arrivals, whole = Arrivals(), some(1)
+    arrivals.add(whole[8:] + whole + whole[:8])  # `whole` across the first two, and across the last two
+    arrivals.add(some(3))
+    arrivals._filter.add(whole)  # the filter is wrong about it
+    assert arrivals.known(whole) == []
+    arrivals.add(whole)
+    assert arrivals.known(whole) == [whole]
 
 
 def test_a_filter_knows_what_was_added_and_little_else() -> None:

@@ -37,6 +37,7 @@ class MarkIndex:
         self._shared, self._lock, self._beside = engine, lock, beside
         self._learned = _Learned(SIZES[0])
         self._coming: _Learned | None = None  # a larger one that is being filled
+        self._complete: _Learned | None = None  # one in which all is, for as long as nothing is `changed`
         self._asked = 0
         self._unswept = True
         self._work: Generator[None] | None = None
@@ -56,18 +57,25 @@ class MarkIndex:
     def known(self, connection: sa.Connection, marks: bytes) -> list[bytes]:
         """Those of some marks, one behind the other, that are in the index."""
         learned = self._learned
+        perhaps = learned.filter.perhaps(marks)
+        if learned is self._complete and not perhaps:
+            return []
         with self._reading(connection) as reading:
             there = segments.whole(reading)
-            if not there:
-                return []
             seen = [segment for segment in there if learned.has(segment)]
             each, found = pieces(marks, MARK), set[int]()
-            if seen and (perhaps := learned.filter.perhaps(marks)):
+            if seen and perhaps:
                 found = {perhaps[at] for at in segments.find(reading, seen, b"".join(each[at] for at in perhaps))}
             if len(seen) < len(there):
                 self._asked += len(each)
                 found |= segments.find(reading, [segment for segment in there if segment not in seen], marks)
+            else:
+                self._complete = learned
         return [each[at] for at in found]
+
+    def changed(self) -> None:
+        """Marks have come into the index, maybe another process's. Merging brings none."""
+        self._complete = None
 
     @property
     def is_asked_much(self) -> bool:

@@ -5,20 +5,20 @@ by the hundred thousand.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
 
 import sqlalchemy as sa
 
 from muxly_dagster.errors import RetryLater
 from muxly_dagster.state import tables
+from muxly_dagster.state.marks.arrivals import Arrivals
 from muxly_dagster.state.marks.index import MarkIndex
 from muxly_dagster.state.marks.turn import take_turn
-from muxly_dagster.state.posts import MARK, pieces
+from muxly_dagster.state.posts import MARK
 
 RECENT = 250_000
-"""Marks that wait for the index: about 100 bytes of memory each, twice as many while they go there."""
+"""Marks that wait for the index; twice as many while they go there."""
 
 _MOST = 8  # times as many, and senders are to come again
 _LONGEST = 24 * 3600  # seconds that marks are recent
@@ -36,10 +36,10 @@ class Marks:
 
     def __init__(self, engine: sa.Engine, index: MarkIndex, recent: int = RECENT) -> None:
         self._engine, self._index, self._most = engine, index, recent
-        self._recent: set[bytes] = set()
-        self._older: set[bytes] = set()  # on their way into the index
+        self._recent = Arrivals()
+        self._older = Arrivals()  # on their way into the index
         self._first = self._last = 0  # the rows of `inbox_recent` that are in memory
-        self._added: list[bytes] = []
+        self._added = b""
         self.full = False
         """Whether it is this process's turn to `settle`."""
 
@@ -53,15 +53,16 @@ class Marks:
             self.full = True
             raise RetryLater("more new ids come in than can be remembered", do="send the events again, and fewer at a time", after=1)
         given = [mark for part in marks for mark in part if mark]
-        fresh = set(given)
-        count = len(fresh)
-        if fresh:
-            fresh -= self._recent
-            fresh -= self._older
-            fresh.difference_update(self._index.known(connection, b"".join(fresh)))
-        self._added = list(fresh)
-        if len(given) == count == len(fresh):
+        if not given:
+            self._added = b""
             return [frozenset()] * len(marks)
+        together, fresh = b"".join(given), set(given)
+        for known in (self._recent.known(together), self._older.known(together), self._index.known(connection, together)):
+            fresh.difference_update(known)
+        if len(given) == len(fresh):
+            self._added = together
+            return [frozenset()] * len(marks)
+        self._added = b"".join(fresh)
         return [self._gone(part, fresh) for part in marks]
 
     def write(self, connection: sa.Connection) -> None:
@@ -73,11 +74,11 @@ class Marks:
         """What was written is durable."""
         if self._added:
             before = len(self._recent)
-            self._recent.update(self._added)
+            self._recent.add(self._added)
             self._first, self._last = self._first or self._row, self._row
             # All processes count the same: the one that crosses the line settles. Twice as many: it has died over it.
             self.full |= before <= self._most < len(self._recent) or len(self._recent) > 2 * self._most
-        self._added = []
+        self._added = b""
 
     def settle(self, turn: AbstractContextManager[object]) -> None:
         """Bring what was recent into the index while events are stored; they wait for the `turn`s at begin and end.
@@ -88,9 +89,11 @@ class Marks:
         with turn, self._engine.begin() as connection:
             take_turn(connection)
             self._read(connection)
-            upto, self._older, self._recent = self._last, self._older | self._recent, set()
+            upto, older = self._last, self._older
+            self._older, self._recent = self._recent, Arrivals()
+            self._older.take(older)  # of a time that it did not come to its end
             newest = connection.scalar(sa.select(sa.func.max(_recent.at)).where(_recent.seq <= upto))
-        if marks := _joined(self._older):
+        if marks := self._older.all():
             self._index.add(marks, newest)
         with turn:
             with self._engine.begin() as connection:
@@ -99,8 +102,9 @@ class Marks:
                 gone = connection.execute(sa.delete(table).where(table.c.seq <= upto)).rowcount
                 first = connection.scalar(_FIRST)
                 if gone and not first:
-                    first = _written(connection, [])  # who has seen none of these rows is to see that there were some
-            self._older, self._first = set(), first or 0
+                    first = _written(connection, b"")  # who has seen none of these rows is to see that there were some
+            self._older, self._first = Arrivals(), first or 0
+            self._index.changed()
             self._last = max(self._last, self._first)
 
     def look(self, connection: sa.Connection, before: int) -> None:
@@ -113,11 +117,12 @@ class Marks:
         first, last = connection.execute(_ENDS).one()
         first = first or 0
         if first != self._first:
-            self._recent, self._older, self._first = set(), set(), first
+            self._recent, self._older, self._first = Arrivals(), Arrivals(), first
+            self._index.changed()
             self._last = first - 1 if first else self._last
         if (last or 0) > self._last:
             for seq, marks in connection.execute(_BEHIND, {"last": self._last}):
-                self._recent.update(pieces(bytes(marks), MARK))
+                self._recent.add(bytes(marks))
                 self._last = int(seq)
 
     @staticmethod
@@ -131,14 +136,7 @@ class Marks:
         return frozenset(gone)
 
 
-def _written(connection: sa.Connection, marks: Sequence[bytes]) -> int:
+def _written(connection: sa.Connection, marks: bytes) -> int:
     """Write a row of these marks; its seq."""
-    row = {"at": int(time.time()), "count": len(marks), "marks": b"".join(marks)}
-    result = connection.execute(_INSERT, row)
+    result = connection.execute(_INSERT, {"at": int(time.time()), "count": len(marks) // MARK, "marks": marks})
     return int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
-
-
-def _joined(marks: Iterable[bytes]) -> bytes:
-    """One behind the other. Not all at once: other threads wait while it lasts."""
-    each = iter(marks)
-    return b"".join(iter(lambda: b"".join(islice(each, 8192)), b""))
