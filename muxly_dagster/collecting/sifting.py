@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +14,7 @@ LONGEST_ID = 255  # characters
 
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[{}\]]")
+_OTHERS = bytes(byte for byte in range(256) if byte not in b"[{\n")
 _PRINTABLE = bytes(range(0x20, 0x7F))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -23,18 +24,18 @@ def sift(gathered: Gathered, limits: Limits) -> None:
     lines = gathered.lines
     if not lines:
         return
+    text = lines.text
     bad: dict[int, str] = {}
-    if max(map(len, lines)) > limits.event:
+    if len(text) > limits.event:  # else no part of it is
         bad |= {at: f"is larger than {limits.event:,} bytes" for at, line in enumerate(lines) if len(line) > limits.event}
-    together = b"".join(lines)
-    braces, squares = together.count(b"{"), together.count(b"[")
-    # There is no use in looking closer where there are not even so many brackets: each line has one for itself.
-    if braces + squares - len(lines) >= limits.depth:
-        for at, line in enumerate(lines):
-            opened = line.count(b"{") + (line.count(b"[") if squares else 0)
-            if opened > limits.depth and at not in bad and _depth(line) > limits.depth:
+    # There is no use in looking closer at a line that does not even have so many brackets.
+    opening = text.translate(None, _OTHERS)
+    if len(opening) > limits.depth and max(map(len, opening.split(b"\n"))) > limits.depth:
+        for at, (line, brackets) in enumerate(zip(lines, opening.split(b"\n"), strict=True)):
+            if len(brackets) > limits.depth and at not in bad and _depth(line) > limits.depth:
                 bad[at] = f"is nested deeper than {limits.depth} levels"
-    if max(map(len, gathered.ids)) > LONGEST_ID or not _is_printable("".join(gathered.ids)):
+    ids = "".join(gathered.ids)
+    if not _is_printable(ids) or (len(ids) > LONGEST_ID and max(map(len, gathered.ids)) > LONGEST_ID):
         for at, id in enumerate(gathered.ids):
             if len(id) > LONGEST_ID:
                 bad.setdefault(at, f"its id is longer than {LONGEST_ID} characters")
@@ -47,8 +48,8 @@ def sift(gathered: Gathered, limits: Limits) -> None:
 
 def refuse(gathered: Gathered, fault: Callable[[Any], str]) -> list[tuple[int, str, str]]:
     """Take out the events that have a fault, which is asked about each; answers the place in the request, text and reason of each."""
-    faults = {at: reason for at, line in enumerate(gathered.lines) if (reason := _fault(line, fault))}
-    refused = [(gathered.indexes[at], gathered.lines[at].decode(), reason) for at, reason in faults.items()]
+    faults = {at: (line, reason) for at, line in enumerate(gathered.lines) if (reason := _fault(line, fault))}
+    refused = [(gathered.indexes[at], line.decode(), reason) for at, (line, reason) in faults.items()]
     if faults:
         _leave(gathered, faults)
     return refused
@@ -100,10 +101,10 @@ def _is_printable(text: str) -> bool:
     return not text.encode().translate(None, _PRINTABLE) if text.isascii() else text.isprintable()
 
 
-def _leave(gathered: Gathered, without: Mapping[int, str]) -> None:
+def _leave(gathered: Gathered, without: Container[int]) -> None:
     kept = [at for at in range(len(gathered.lines)) if at not in without]
     indexes: Sequence[int] = gathered.indexes
-    gathered.lines = [gathered.lines[at] for at in kept]
+    gathered.lines = gathered.lines.without(without)
     gathered.ids = [gathered.ids[at] for at in kept]
     gathered.indexes = [indexes[at] for at in kept]
 

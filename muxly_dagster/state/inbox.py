@@ -11,6 +11,7 @@ import cramjam
 import orjson
 import sqlalchemy as sa
 
+from muxly_dagster.collecting import Lines
 from muxly_dagster.intake import Parcel
 from muxly_dagster.state import tables
 from muxly_dagster.state.marks import Lock, MarkIndex, Marks, take_turn
@@ -201,7 +202,7 @@ class SharedInbox:
 class _Parcel:
     """What one transaction stores in a stream."""
 
-    lines: list[bytes] = field(default_factory=list)
+    lines: Lines = field(default_factory=Lines)
     ids: list[str] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
@@ -209,10 +210,10 @@ class _Parcel:
     def add(self, part: Part, known: frozenset[int]) -> Kept:
         """Take a part of a request, without the events that are known."""
         if known:
-            self.lines += [line for at, line in enumerate(part.lines) if at not in known]
+            self.lines.extend(part.lines.without(known))
             self.ids += [id for at, id in enumerate(part.ids) if at not in known]
         else:
-            self.lines += part.lines
+            self.lines.extend(part.lines)
             self.ids += part.ids
         self.refused += part.refused
         kept = Kept(len(part.lines) - len(known), len(known), len(part.refused))
@@ -221,7 +222,7 @@ class _Parcel:
 
     def row(self) -> dict[str, object]:
         """As the table has it."""
-        body, ids = b"\n".join(self.lines), "\n".join(self.ids)
+        body, ids = self.lines.text, "\n".join(self.ids)
         refused = orjson.dumps(self.refused).decode() if self.refused else ""
         size = len(body) + len(ids) + len(refused)
         return {"count": len(self.lines) + len(self.refused), "size": size, "ids": ids, "body": _packed(body), "refused": refused}

@@ -2,13 +2,14 @@
 
 import json
 from typing import Any
+from unittest import mock
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxly_dagster.collecting import Gathered, TooLarge, UnknownType, Unreadable
+from muxly_dagster.collecting import Gathered, TooLarge, UnknownType, Unreadable, plain
 from muxly_dagster.collecting.plain import read
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -163,3 +164,141 @@ def test_rubbish_is_told_and_what_is_taken_is_json(body: bytes) -> None:
             assert isinstance(json.loads(line), dict) and b"\n" not in line
             if b"e" not in line.lower():  # a number beyond all floats is text for one reader and a mistake for the other
                 orjson.loads(line)
+
+
+# ---- arrays that are made lines, and lines that are kept as they are -----------------------------------------------------
+
+_ODD = [
+    b'{"id":"a"}',
+    b'{"id":"b","x":"},{"}',
+    b'{"id":"},{\\"id\\":","x":"}, {"}',
+    b'{"id":"}]","x":"[{"}',
+    b'{"id":1,"x":[{"id":2},{"id":3}]}',
+    b'{"id":4,"x":[{"y":5}, {"y":6}],"id":7}',
+    b'{"id":"c","x":{"id":{"id":[[],{}]}}}',
+    b'{"id":"d","x":"\\\\"}',
+    b'{"id":"e\\n","x":"\\""}',
+    b'{"id":"\\ud83d\\ude00"}',
+    '{"id":"é☃\u2028"}'.encode(),
+    b'{"id": "f", "x": {"id": 8}}',
+    b'{"other":9}',
+    b'{"id":"g" }',
+    b'{ "id":"h"}',
+    b"{}",
+]
+_BAD = [
+    b'{"id":1.5}',
+    b'{"id":"\xff"}',
+    b'{"id":"x","x":"}\n{"}',
+    b'{"id":"y","x":[{"id":1}\n{"id":2}]}',
+    b'{"id":"z","x":[{}{}]}',
+    b'{"id":"z","x":"\\ud800"}',
+    b'{"id":"r",\r"x":1}',
+    b'{"id":"n"\n}',
+    b'{"id":' + b"9" * 5000 + b"}",
+    b'{"id":"deep","x":' + b'{"id":' * 3000 + b"1" + b"}" * 3001,
+    b'[{"id":"i"},{"id":"j"}]',
+    b'{"id":"k"',
+    b'"id":"l"}',
+    b"5",
+    b"",
+]
+_BREAKS = [b",", b", ", b"\n", b"", b" ", b"\r\n", b" ,", b",\n", b",,", b"\n\n", b"\n,", b"},{", b",{"]
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """Events as they may come: mostly good and all parted alike, sometimes not, sometimes cut."""
+    items = draw(st.lists(st.sampled_from(_ODD), min_size=1, max_size=6))
+    usual = draw(st.sampled_from(_BREAKS[:3]))
+    breaks = [usual] * (len(items) - 1)
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        items[draw(st.integers(0, len(items) - 1))] = draw(st.sampled_from(_ODD + _BAD))
+    if breaks and draw(st.booleans()):
+        breaks[draw(st.integers(0, len(breaks) - 1))] = draw(st.sampled_from(_BREAKS))
+    inner = items[0] + b"".join(between + item for between, item in zip(breaks, items[1:], strict=True))
+    begin, end = draw(
+        st.sampled_from([(b"[", b"]")] * 3 + [(b"", b""), (b"[ ", b" ]"), (b"[", b",]"), (b"[", b"]]"), (b"\n[\n", b"\n]\n")])
+    )
+    body: bytes = begin + inner + end
+    return body[: draw(st.integers(0, len(body)))] if draw(st.integers(0, 9)) == 0 else body
+
+
+def told(body: bytes, kind: str, id_field: str, items: int) -> tuple[Any, ...]:
+    """All that is read from a body, or why nothing is."""
+    try:
+        found = read(body, kind, "signups", id_field, items)
+    except ValueError as error:
+        return type(error), str(error)
+    assert len(found.lines) == len(found.ids) == len(found.indexes) and found.lines.text == b"\n".join(found.lines)
+    return list(found.lines), found.ids, list(found.indexes), rejected(found)
+
+
+def told_thoroughly(body: bytes, kind: str, id_field: str, items: int) -> tuple[Any, ...]:
+    with mock.patch.object(plain, "_ids_by_line", return_value=None):
+        return told(body, kind, id_field, items)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"id":"a"},{"id":"b"}{"id":"c"}]',
+        b'[{"id":"a"},{"id":"b"} {"id":"c"}]',
+        b'[{"id":"a"} {"id":"b"}]',
+        b'[{"id":"a","x":1\n},{"id":"b"}]',
+        b'[{"id":"a",\r"x":1},{"id":"b"}]',
+        b'[ {"id":"a"},{"id":"b"}]',
+        b'[{"id":"a"},{"id":"b"} ]',
+        b'[{"id":"a"},{"id":"b"},]',
+        b'[{"id":"a"},,{"id":"b"}]',
+        b'[{"id":"a"},{"id":"b"},5]',
+        b'[{"id":"a"},{"id":"b"},{"id":"c"},{"id":"d"}]',
+        b'[{"id":"a","x":"},{\\"id"},{"id":"b","x":"},{"}]',
+        b'[{"id":"a","x":[{"id":1},{"id":2}]}]',
+        b'[{"id":"a","x":[{"id":1},{"id":2}]}{"id":"c"}]',
+        b'[{"id":"a"},{"id":"\xff"}]',
+        b'[{"id":"a"},{"id":"b"}',
+        b"[{},{},{},{}]",
+        b"[{}]",
+        b'{"id":"a"}{"id":"b"}\n\n{"id":"c"}',
+        b'{"id":"a"}{"id":"b"}\n{"id":"c"}',
+        b'{"id":"a"\r}\n{"id":"b"}',
+        b'{"id":"a"}\r\n{"id":"b"}',
+        b'{"id":"a"} \n{"id":"b"}',
+        b'{"id":"a",\n"x":1}{"id":"b"}',
+        b'{"id":"a"}\n{"id":"b"}\n{"id":"c"}\n{"id":"d"}',
+        b'{"id":"a"}\n{"id":"b"}\n5',
+    ],
+)
+def test_what_only_looks_like_events_in_a_row_is_no_more_than_it_is(body: bytes) -> None:
+    for kind in (JSON, NDJSON, ""):
+        assert told(body, kind, "id", 3) == told_thoroughly(body, kind, "id", 3)
+
+
+@given(bodies(), st.sampled_from([JSON, NDJSON, ""]), st.sampled_from(["id", "x", ""]), st.sampled_from([3, 100]))
+def test_the_quick_way_reads_what_the_thorough_one_does(body: bytes, kind: str, id_field: str, items: int) -> None:
+    assert told(body, kind, id_field, items) == told_thoroughly(body, kind, id_field, items)
+
+
+@given(st.lists(st.sampled_from(_ODD), min_size=1, max_size=6), st.sampled_from([b",", b", ", b" ,"]))
+def test_events_full_of_brackets_are_told_apart(items: list[bytes], comma: bytes) -> None:
+    for body, kind in ((b"[" + comma.join(items) + b"]", JSON), (b"\n".join(items), NDJSON)):
+        found = read(body, kind, "signups")
+        assert found.lines == items and not found.rejected
+        assert found.ids == [str(json.loads(item).get("id", "")) for item in items]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'[{"id":"a"},{"id":"b"}]', JSON),
+        (b'[{"id": "a"}, {"id": "b"}]', JSON),
+        (b'[{"id":"a","x":[{"n":1},{"n":2}]},{"id":"b","x":"},{"}]', JSON),
+        (b'[{"id":"a"}]', JSON),
+        (b'{"id":"a"}\n{"id":"b"}\n', NDJSON),
+    ],
+)
+def test_ordinary_bodies_are_read_once(body: bytes, kind: str) -> None:
+    with mock.patch.object(plain, "_check_text", side_effect=plain._check_text) as looked:
+        read(body, kind, "signups")
+    assert looked.call_count == 1

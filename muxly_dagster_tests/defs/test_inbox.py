@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from muxly_dagster.assembly import Assembly, load_assembly
+from muxly_dagster.collecting import Lines
 from muxly_dagster.defs import inbox
 from muxly_dagster.defs.inbox import INBOX
 from muxly_dagster.defs.project import assembly_definitions
@@ -50,7 +51,7 @@ class Place:
 
     def put(self, stream: str, *numbers: int, source: str = "app") -> None:
         lines = [orjson.dumps({"n": n}) for n in numbers]
-        self.runtime.state.inbox.put([Post(source, [Part(stream, lines, [f"e-{n}" for n in numbers], [b""] * len(lines))])])
+        self.runtime.state.inbox.put([Post(source, [Part(stream, Lines(lines), [f"e-{n}" for n in numbers], [b""] * len(lines))])])
 
     def tick(self) -> list[list[str]]:
         """The assets of every run that is requested."""

@@ -15,6 +15,7 @@ import pyarrow.dataset
 from rich.console import Console
 
 from muxly_dagster.api.metrics import metrics_app
+from muxly_dagster.collecting import Lines
 from muxly_dagster.demo import data, run_demo
 from muxly_dagster.outcome import Outcome
 from muxly_dagster.runtime import Runtime
@@ -92,7 +93,7 @@ def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_pat
 
 def post_signup(runtime: Runtime, email: str) -> None:
     """What the API does with a posted event."""
-    runtime.state.inbox.put([Post("app", [Part("signups", [orjson.dumps({"email": email})], [email], [b""])])])
+    runtime.state.inbox.put([Post("app", [Part("signups", Lines([orjson.dumps({"email": email})]), [email], [b""])])])
 
 
 def exposed(runtime: Runtime) -> str:

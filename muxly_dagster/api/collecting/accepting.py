@@ -162,7 +162,7 @@ class Collecting:
                 after=10,
             )
         takings = [known.streams.get((source, each.stream)) or await self.taking(source, each.stream) for each in gathered]
-        size = sum(sum(map(len, each.lines)) for each in gathered)
+        size = sum(each.lines.size for each in gathered)
         if size < LARGE:
             parts, errors = self._parts(source, gathered, takings)
         else:
