@@ -94,19 +94,14 @@ def _alike(body: bytes, stream: str, decoder: _Decoder, items: int) -> Gathered 
     """
     if body[:2] != b"[{" or body[-2:] != b"}]" or b"\n" in body or b"\r" in body:
         return None
-    begin, comma = body[1:6], b", " if b'": ' in body[:100] else b","
-    texts = body[1:-1].split(b"}" + comma + begin)
+    begin, comma = body[1:6], b", " if b'": ' in body[:100] else b","  # who puts a space behind colons does so behind commas
+    texts = body[1:-1].split(b"}" + comma + begin, items - 1)  # where there are more, the last one is no event
     text = (b"}\n" + begin).join(texts)
-    ids = _ids_by_line(text, len(texts), decoder)
-    if ids is None:
-        return None
-    if len(ids) > items:
-        raise _too_many(items)
-    return Gathered(stream, Lines((text,), len(ids)), ids, range(len(ids)))
+    return _by_line(text, len(texts), stream, decoder)
 
 
-def _ids_by_line(text: bytes, count: int, decoder: _Decoder) -> list[str] | None:
-    """The ids of a text of `count` lines, begun and ended by a brace as each line is, if each is one event; None where it is not so.
+def _by_line(text: bytes, count: int, stream: str, decoder: _Decoder) -> Gathered | None:
+    """A text of `count` lines, which begin and end with a brace each, if each of them is one event; None where that is not so.
 
     Within an event, a break with a brace on both sides is a mistake, whether in a string or where a comma is due. So all breaks stand
     between events, at most one between each two of them; where there is one event more than breaks, there is nothing else between them.
@@ -114,9 +109,10 @@ def _ids_by_line(text: bytes, count: int, decoder: _Decoder) -> list[str] | None
     try:
         _check_text(text)
         events = decoder.decode_lines(text)
-        return _ids(events) if len(events) == count else None
+        ids = _ids(events)
     except (ValueError, RecursionError):
         return None
+    return Gathered(stream, Lines((text,), count), ids, range(count)) if len(events) == count else None
 
 
 def _mixed(body: bytes, stream: str, decoder: _Decoder, items: int) -> Gathered:
@@ -139,9 +135,9 @@ def _lines(body: bytes, stream: str, decoder: _Decoder, items: int) -> Gathered:
     if breaks >= items * 2:
         raise _too_many(items)
     if breaks < items and body[:1] == b"{" and body.count(b"}\n" + body[:5]) == breaks and b"\r" not in body:
-        ids = _ids_by_line(body, breaks + 1, decoder)
-        if ids is not None:
-            return Gathered(stream, Lines((body,), len(ids)), ids, range(len(ids)))
+        found = _by_line(body, breaks + 1, stream, decoder)
+        if found is not None:
+            return found
     lines = [(at, stripped) for at, line in enumerate(body.split(b"\n")) if (stripped := line.strip(_WHITE))]
     if len(lines) > items:
         raise _too_many(items)
