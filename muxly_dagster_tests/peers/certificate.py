@@ -22,11 +22,11 @@ class Certificate:
     key: Path
 
     @classmethod
-    def made(cls, folder: Path, *names: str, days: int = 1) -> Self:
+    def made(cls, folder: Path, *names: str, days: int = 1, subject: str = "Muxly test") -> Self:
         """For these host names and addresses, valid until so many days from now."""
         folder.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Muxly test")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
         now = dt.datetime.now(dt.UTC)
         made = (
             x509.CertificateBuilder()
