@@ -61,6 +61,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop what this process started, and the servers that this run started, once all its workers are through."""
     warm.end()
+    postgres_peer.end()
     folder = config.stash.get(_PEERS, None)
     if folder is not None:
         postgres_peer.stop(folder)

@@ -15,9 +15,34 @@ from typing import Any
 
 import psycopg
 from filelock import FileLock
+from psycopg import sql
 
 _OPTIONS = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=300 -c jit=off"
 _UNPRIVILEGED = "nobody"
+_emptied: dict[str, list[str]] = {}
+"""Names of databases that wait for a test of this process, by server."""
+
+_END_OTHERS = """
+select pg_terminate_backend(pid, 10000) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+"""
+_SCHEMAS = "select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
+_PUBLIC = (
+    "create schema public authorization pg_database_owner",
+    "grant usage on schema public to public",
+    "comment on schema public is 'standard public schema'",
+)
+_CATALOGS = (
+    *("class", "type", "proc", "operator", "cast", "extension", "publication", "event_trigger"),
+    *("largeobject_metadata", "default_acl", "foreign_server", "language"),
+)
+_LEFT = f"""
+select (select count(*) from pg_database where datname = current_database() and datacl is not null)
++ (select count(*) from pg_db_role_setting join pg_database on setdatabase = pg_database.oid where datname = current_database())
++ (select count(*) from pg_shdepend join pg_database on dbid = pg_database.oid where datname = current_database())
++ {" + ".join(f"(select count(*) from pg_{catalog} where oid >= 16384)" for catalog in _CATALOGS)}
+"""
+"""What a database has that `create database` does not give it: the server's own objects have numbers below 16384."""
 
 
 def shared(folder: Path, *, buffers: str = "32MB") -> str:
@@ -46,17 +71,62 @@ def stop(folder: Path) -> None:
 
 @contextlib.contextmanager
 def fresh_database(server: str) -> Iterator[str]:
-    """The URL of a new, empty database, dropped afterwards."""
-    name = f"muxly_{uuid.uuid4().hex[:16]}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'create database "{name}" template template0')
-    head, _, tail = server.partition("?")
-    url = f"{head.rpartition('/')[0]}/{name}" + (f"?{tail}" if tail else "")
+    """The URL of an empty database, under a name that no other ever had.
+
+    To make one takes 0.3 seconds of computing, to empty one a tenth of that: what a test leaves is emptied and renamed for the next.
+    """
+    emptied = _emptied.setdefault(server, [])
+    if not (name := emptied.pop() if emptied else ""):
+        name = _new_name()
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f'create database "{name}" template template0')
+    url = _url(server, name)
     try:
         yield url
     finally:
+        after = _new_name()
+        clean = _empty(url)
         with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f'drop database if exists "{name}" with (force)')
+            try:
+                if clean:
+                    connection.execute(f'alter database "{name}" rename to "{after}"')
+                    emptied.append(after)
+            except psycopg.errors.ObjectInUse:
+                clean = False
+            if not clean:
+                connection.execute(f'drop database if exists "{name}" with (force)')
+
+
+def end() -> None:
+    """Drop the databases that wait for a test."""
+    while _emptied:
+        server, names = _emptied.popitem()
+        with psycopg.connect(server, autocommit=True) as connection:
+            for name in names:
+                connection.execute(f'drop database if exists "{name}" with (force)')
+
+
+def _new_name() -> str:
+    return f"muxly_{uuid.uuid4().hex[:16]}"
+
+
+def _url(server: str, name: str) -> str:
+    head, _, tail = server.partition("?")
+    return f"{head.rpartition('/')[0]}/{name}" + (f"?{tail}" if tail else "")
+
+
+def _empty(url: str) -> bool:
+    """Make a database as `create database` makes it; False for one that is closed, gone, or that keeps something all the same."""
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_END_OTHERS)
+            for (schema,) in connection.execute(_SCHEMAS).fetchall():
+                connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
+            for statement in _PUBLIC:
+                connection.execute(statement)
+            return connection.execute(_LEFT).fetchone() == (0,)
+    except psycopg.Error:
+        return False
 
 
 def _start(folder: Path, buffers: str) -> str:
