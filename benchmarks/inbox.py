@@ -62,7 +62,7 @@ def _post(first: int, end: int) -> Post:
         b' "at": "2026-05-01T12:00:00Z", "amount": %d.25, "n": %d}' % (n % 5003, n, n % 1009, n)
         for n in range(first, end)
     ]
-    return Post("app", [Part("events", Lines(lines), [f"e-{n}" for n in range(first, end)], [b""] * len(lines))])
+    return Post("app", [Part("events", Lines(lines), [f"e-{n}" for n in range(first, end)])])
 
 
 def drained(folder: Path, database: str, events: int) -> Drained:

@@ -3,11 +3,11 @@
 import functools
 import hashlib
 import random
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import xxhash
 
 from muxly_dagster.collecting import Gathered, Lines
@@ -15,14 +15,18 @@ from muxly_dagster.collecting import Gathered, Lines
 MARK = 16
 """The bytes of a mark."""
 
+UNMARKED = bytes(MARK)
+"""Stands where an event has no mark."""
+
 _OWN = 10  # of which so many are the id's
-_MARKS = struct.Struct(f"{MARK}s{16 - _OWN}x")  # a mark, and the rest of the 16 bytes of a digest
+_FEW = 8  # ids, for which arrays are not worth their while
 _LEAST = tuple(f"{number:03x}" for number in range(0x1000))  # the last digits of ids that are made together
 
 
 @dataclass(slots=True)
 class Part:
-    """Events of one stream of a request. `marks` tell the sender's ids apart; b"" for an event without one, whose id is of our making.
+    """Events of one stream of a request. `marks` tell the sender's ids apart, one behind the other: UNMARKED for an event without one,
+    whose id is of our making; none at all where no event has one.
 
     `refused` are pairs of text and reason, for quarantine.
     """
@@ -30,7 +34,7 @@ class Part:
     stream: str
     lines: Lines
     ids: Sequence[str]
-    marks: Sequence[bytes]
+    marks: bytes = b""
     refused: Sequence[tuple[str, str]] = ()
 
     @classmethod
@@ -39,11 +43,11 @@ class Part:
         given, scope = gathered.ids, _scope(source, gathered.stream)
         if "" not in given:
             return cls(gathered.stream, gathered.lines, given, _marks(scope, given), refused)
-        own, marks = new_ids(given.count("")), [b""] * len(given)
+        own = new_ids(given.count(""))
         if len(own) == len(given):
-            return cls(gathered.stream, gathered.lines, own, marks, refused)
-        theirs, ours = iter(_marks(scope, [id for id in given if id])), iter(own)
-        marks = [next(theirs) if id else b"" for id in given]
+            return cls(gathered.stream, gathered.lines, own, refused=refused)
+        theirs, ours = iter(pieces(_marks(scope, [id for id in given if id]), MARK)), iter(own)
+        marks = b"".join(next(theirs) if id else UNMARKED for id in given)
         return cls(gathered.stream, gathered.lines, [id or next(ours) for id in given], marks, refused)
 
 
@@ -91,13 +95,14 @@ def _scope(source: str, stream: str) -> bytes:
     return hashlib.sha256(f"{source}\0{stream}".encode()).digest()[: MARK - _OWN]
 
 
-def _marks(scope: bytes, ids: Sequence[str]) -> list[bytes]:
+def _marks(scope: bytes, ids: Sequence[str]) -> bytes:
     """A mark for each id: its scope, and the beginning of the id's digest."""
-    if not ids:
-        return []
-    # Digests with the scope before each are cut in one go: that takes half the time of cutting and joining one by one.
-    together = scope + scope.join(map(xxhash.xxh3_128_digest, map(str.encode, ids)))
-    return [mark for (mark,) in _MARKS.iter_unpack(together)]
+    digests = map(xxhash.xxh3_128_digest, map(str.encode, ids))
+    if len(ids) < _FEW:
+        return b"".join([scope + digest[:_OWN] for digest in digests])
+    # Cut in one go: that takes a third of the time of cutting them one by one.
+    whole = np.frombuffer(scope + scope.join(digests), np.uint8).reshape(-1, len(scope) + 16)
+    return whole[:, :MARK].tobytes()
 
 
 def pieces(content: bytes, size: int) -> list[bytes]:

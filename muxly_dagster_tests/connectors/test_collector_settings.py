@@ -107,7 +107,7 @@ def test_commands_that_try_a_source_see_what_waits_in_the_state(tmp_path: Path, 
         monkeypatch.setenv(name, str(value))
     chosen = opening.settings()
     state = State.open(chosen.database_url, chosen.home)
-    state.inbox.put([Post("app", [Part("signups", Lines([b"{}"]), ["one"], [b""])])])
+    state.inbox.put([Post("app", [Part("signups", Lines([b"{}"]), ["one"])])])
     state.close()
     assert assembly.sources["app"].test_connection().what == "0 events wait", "nobody has lent it an inbox yet"
     with opening.state_of(assembly) as open_project:

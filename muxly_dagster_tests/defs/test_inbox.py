@@ -51,7 +51,7 @@ class Place:
 
     def put(self, stream: str, *numbers: int, source: str = "app") -> None:
         lines = [orjson.dumps({"n": n}) for n in numbers]
-        self.runtime.state.inbox.put([Post(source, [Part(stream, Lines(lines), [f"e-{n}" for n in numbers], [b""] * len(lines))])])
+        self.runtime.state.inbox.put([Post(source, [Part(stream, Lines(lines), [f"e-{n}" for n in numbers])])])
 
     def tick(self) -> list[list[str]]:
         """The assets of every run that is requested."""

@@ -93,7 +93,7 @@ def test_the_first_day_moves_everything_and_the_second_only_what_changed(tmp_pat
 
 def post_signup(runtime: Runtime, email: str) -> None:
     """What the API does with a posted event."""
-    runtime.state.inbox.put([Post("app", [Part("signups", Lines([orjson.dumps({"email": email})]), [email], [b""])])])
+    runtime.state.inbox.put([Post("app", [Part("signups", Lines([orjson.dumps({"email": email})]), [email])])])
 
 
 def exposed(runtime: Runtime) -> str:

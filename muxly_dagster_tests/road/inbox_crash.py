@@ -38,7 +38,7 @@ def put(state: State, first: int, count: int, *, size: int = 7) -> None:
         numbers = range(start, min(start + size, first + count))
         lines = [orjson.dumps({"id": f"e-{n}", "n": n, "text": "x" * (n % 40)}) for n in numbers]
         refused = [(f'{{"bad": {start}}}', "n is missing")]
-        posts.append(Post("app", [Part("signups", Lines(lines), [f"e-{n}" for n in numbers], [b""] * len(lines), refused)]))
+        posts.append(Post("app", [Part("signups", Lines(lines), [f"e-{n}" for n in numbers], refused=refused)]))
     for post in posts:
         state.inbox.put([post])
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from muxly_dagster.state import State, tables
 from muxly_dagster.state.marks import MarkIndex, segments
 from muxly_dagster.state.marks.arrivals import Arrivals
+from muxly_dagster.state.marks.batch import Batch
 from muxly_dagster.state.marks.filter import MarkFilter
 from muxly_dagster.state.posts import MARK
 
@@ -44,7 +45,7 @@ def some(count: int) -> bytes:
 def found(index: MarkIndex, marks: bytes) -> int:
     """How many of some marks are known, of which none is there twice."""
     with index.engine.connect() as connection:
-        known = index.known(connection, marks)
+        known = index.known(connection, Batch(marks))
     each = {marks[at : at + MARK] for at in range(0, len(marks), MARK)}
     assert len(known) == len(set(known)) and each.issuperset(known)
     return len(known)
@@ -198,33 +199,35 @@ def test_a_filter_grows_before_it_lets_everything_through(state: State, monkeypa
 @pytest.mark.parametrize("asked", [1, 8, 9, 5000])
 def test_arrivals_are_known_and_nothing_else_however_many_are_asked_for(asked: int) -> None:
     arrivals, rows = Arrivals(), [some(size) for size in (1, 2000, 1, 2999)]
-    assert (len(arrivals), arrivals.known(rows[0]), arrivals.all()) == (0, [], b"")
+    assert (len(arrivals), arrivals.known(Batch(rows[0])), arrivals.all()) == (0, [], b"")
     for number, row in enumerate(rows):
-        arrivals.add(row)
+        arrivals.add(Batch(row))
         # Some of them are taken apart, and others come behind.
-        assert list(arrivals.known(row[: asked * MARK] + some(100))) == [row[at : at + MARK] for at in range(0, len(row), MARK)][:asked]
-        assert sum(len(arrivals.known(row[-MARK:])) for row in rows) == number + 1
+        assert (
+            list(arrivals.known(Batch(row[: asked * MARK] + some(100)))) == [row[at : at + MARK] for at in range(0, len(row), MARK)][:asked]
+        )
+        assert sum(len(arrivals.known(Batch(row[-MARK:]))) for row in rows) == number + 1
     assert len(arrivals) == 5001 and arrivals.all() == b"".join(rows)
     more = Arrivals()
     more.take(arrivals)
-    assert len(more.known(b"".join(rows))) == len(more) == 5001
+    assert len(more.known(Batch(b"".join(rows)))) == len(more) == 5001
 
 
 def test_what_stands_across_two_arrivals_is_none_of_them() -> None:
     arrivals, whole = Arrivals(), some(1)
-    arrivals.add(whole[8:] + whole + whole[:8])  # `whole` across the first two, and across the last two
-    arrivals.add(some(3))
-    arrivals._filter.add(whole)  # the filter is wrong about it
-    assert arrivals.known(whole) == []
-    arrivals.add(whole)
-    assert arrivals.known(whole) == [whole]
+    arrivals.add(Batch(whole[8:] + whole + whole[:8]))  # `whole` across the first two, and across the last two
+    arrivals.add(Batch(some(3)))
+    arrivals._filter.add(Batch(whole))  # the filter is wrong about it
+    assert arrivals.known(Batch(whole)) == []
+    arrivals.add(Batch(whole))
+    assert arrivals.known(Batch(whole)) == [whole]
 
 
 def test_a_filter_knows_what_was_added_and_little_else() -> None:
     filter, inside, outside = MarkFilter(1 << 12), some(2048), some(20_000)
-    filter.add(inside)
-    assert filter.perhaps(inside) == list(range(2048)) and not filter.is_full
-    assert len(filter.perhaps(outside)) < 400
-    filter.add(some(1))
+    filter.add(Batch(inside))
+    assert filter.perhaps(Batch(inside)) == list(range(2048)) and not filter.is_full
+    assert len(filter.perhaps(Batch(outside))) < 400
+    filter.add(Batch(some(1)))
     assert filter.is_full and filter.count == 2049
-    assert filter.perhaps(b"") == []
+    assert filter.perhaps(Batch(b"")) == []

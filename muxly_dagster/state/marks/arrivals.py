@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from muxly_dagster.state.marks.batch import Batch
 from muxly_dagster.state.marks.filter import MarkFilter
 from muxly_dagster.state.posts import MARK, pieces
 
@@ -21,24 +22,24 @@ class Arrivals:
     def __len__(self) -> int:
         return self._filter.count
 
-    def add(self, row: bytes) -> None:
+    def add(self, row: Batch) -> None:
         """Take in a row."""
-        if row:
+        if len(row):
             self._filter.add(row)
-            self._rows.append(row)
+            self._rows.append(row.marks)
 
     def take(self, others: "Arrivals") -> None:
         """Take in the rows of others."""
         for row in others._rows:
-            self.add(row)
+            self.add(Batch(row))
 
     def all(self) -> bytes:
         """All marks."""
         return b"".join(self._rows)
 
-    def known(self, marks: bytes) -> Sequence[bytes]:
-        """Those of some marks, one behind the other, that are here."""
-        perhaps = [marks[at * MARK : (at + 1) * MARK] for at in self._filter.perhaps(marks)] if self._rows else []
+    def known(self, batch: Batch) -> Sequence[bytes]:
+        """Those of some marks that are here."""
+        perhaps = [batch[at] for at in self._filter.perhaps(batch)] if self._rows else []
         if len(perhaps) > _FEW:
             for row in self._rows[self._taken :]:
                 self._apart.update(pieces(row, MARK))

@@ -13,11 +13,12 @@ import sqlalchemy as sa
 
 from muxly_dagster.state import tables
 from muxly_dagster.state.marks import segments
+from muxly_dagster.state.marks.batch import Batch
 from muxly_dagster.state.marks.filter import MarkFilter
 from muxly_dagster.state.marks.merging import Lock, merging, sweeping
 from muxly_dagster.state.marks.segments import Segment
 from muxly_dagster.state.marks.turn import take_turn
-from muxly_dagster.state.posts import MARK, pieces
+from muxly_dagster.state.posts import MARK
 
 SIZES = tuple(1 << power for power in (18, 21, 24, 27))
 """Bytes of a filter, which grows with what is remembered: 128 MiB are enough for 64 million marks, and not bad for twice as many."""
@@ -54,24 +55,24 @@ class MarkIndex:
 
     # ---- while events are stored --------------------------------------------------------------------------------------
 
-    def known(self, connection: sa.Connection, marks: bytes) -> list[bytes]:
-        """Those of some marks, one behind the other, that are in the index."""
+    def known(self, connection: sa.Connection, batch: Batch) -> list[bytes]:
+        """Those of some marks that are in the index."""
         learned = self._learned
-        perhaps = learned.filter.perhaps(marks)
+        perhaps = learned.filter.perhaps(batch)
         if learned is self._complete and not perhaps:
             return []
         with self._reading(connection) as reading:
             there = segments.whole(reading)
             seen = [segment for segment in there if learned.has(segment)]
-            each, found = pieces(marks, MARK), set[int]()
+            found = set[int]()
             if seen and perhaps:
-                found = {perhaps[at] for at in segments.find(reading, seen, b"".join(each[at] for at in perhaps))}
+                found = {perhaps[at] for at in segments.find(reading, seen, b"".join(batch[at] for at in perhaps))}
             if len(seen) < len(there):
-                self._asked += len(each)
-                found |= segments.find(reading, [segment for segment in there if segment not in seen], marks)
+                self._asked += len(batch)
+                found |= segments.find(reading, [segment for segment in there if segment not in seen], batch.marks)
             else:
                 self._complete = learned
-        return [each[at] for at in found]
+        return [batch[at] for at in found]
 
     def changed(self) -> None:
         """Marks have come into the index, maybe another process's. Merging brings none."""
@@ -169,7 +170,7 @@ class _Learned:
     def take(self, marks: bytes) -> None:
         """Bring in marks, some at a time."""
         for at in range(0, len(marks), MARK * _ADDED):
-            self.filter.add(marks[at : at + MARK * _ADDED])
+            self.filter.add(Batch(marks[at : at + MARK * _ADDED]))
 
     def knows(self, segment: Segment) -> None:
         """All marks of a segment are there."""

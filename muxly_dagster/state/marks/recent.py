@@ -13,15 +13,17 @@ import sqlalchemy as sa
 from muxly_dagster.errors import RetryLater
 from muxly_dagster.state import tables
 from muxly_dagster.state.marks.arrivals import Arrivals
+from muxly_dagster.state.marks.batch import Batch
 from muxly_dagster.state.marks.index import MarkIndex
 from muxly_dagster.state.marks.turn import take_turn
-from muxly_dagster.state.posts import MARK
+from muxly_dagster.state.posts import MARK, UNMARKED, pieces
 
 RECENT = 250_000
 """Marks that wait for the index; twice as many while they go there."""
 
 _MOST = 8  # times as many, and senders are to come again
 _LONGEST = 24 * 3600  # seconds that marks are recent
+_NOTHING = Batch(b"")
 
 # Built once: they are asked for every group of requests.
 _recent = tables.inbox_recent.c
@@ -39,46 +41,45 @@ class Marks:
         self._recent = Arrivals()
         self._older = Arrivals()  # on their way into the index
         self._first = self._last = 0  # the rows of `inbox_recent` that are in memory
-        self._added = b""
+        self._added = _NOTHING
         self.full = False
         """Whether it is this process's turn to `settle`."""
 
-    def known(self, connection: sa.Connection, marks: Sequence[Sequence[bytes]]) -> list[frozenset[int]]:
-        """For each of these lists, the places of marks that are known, or stand before in these lists. The others are known from now on.
+    def known(self, connection: sa.Connection, marks: Sequence[bytes]) -> list[frozenset[int]]:
+        """For each of these parts, the places of marks that are known, or stand before in these parts. The others are known from now on.
 
-        An empty mark is known to nobody. Raises RetryLater where more of them wait for the index than memory should hold.
+        UNMARKED is known to nobody. Raises RetryLater where more of them wait for the index than memory should hold.
         """
         self._read(connection)
         if len(self._recent) + len(self._older) > _MOST * self._most:
             self.full = True
             raise RetryLater("more new ids come in than can be remembered", do="send the events again, and fewer at a time", after=1)
-        given = [mark for part in marks for mark in part if mark]
-        if not given:
-            self._added = b""
+        together = b"".join(marks)
+        batch = Batch(together)
+        if batch.may_repeat or UNMARKED in together:
+            batch = Batch(b"".join({mark for part in marks for mark in pieces(part, MARK)} - {UNMARKED}))
+        known = {*self._recent.known(batch), *self._older.known(batch), *self._index.known(connection, batch)} if len(batch) else set()
+        if not known and len(batch.marks) == len(together):
+            self._added = batch
             return [frozenset()] * len(marks)
-        together, fresh = b"".join(given), set(given)
-        for known in (self._recent.known(together), self._older.known(together), self._index.known(connection, together)):
-            fresh.difference_update(known)
-        if len(given) == len(fresh):
-            self._added = together
-            return [frozenset()] * len(marks)
-        self._added = b"".join(fresh)
-        return [self._gone(part, fresh) for part in marks]
+        fresh = set(pieces(batch.marks, MARK)) - known
+        self._added = Batch(b"".join(fresh))
+        return [self._gone(pieces(part, MARK), fresh) for part in marks]
 
     def write(self, connection: sa.Connection) -> None:
         """Write what `known` has found to be new."""
-        if self._added:
-            self._row = _written(connection, self._added)
+        if len(self._added):
+            self._row = _written(connection, self._added.marks)
 
     def committed(self) -> None:
         """What was written is durable."""
-        if self._added:
+        if len(self._added):
             before = len(self._recent)
             self._recent.add(self._added)
             self._first, self._last = self._first or self._row, self._row
             # All processes count the same: the one that crosses the line settles. Twice as many: it has died over it.
             self.full |= before <= self._most < len(self._recent) or len(self._recent) > 2 * self._most
-        self._added = b""
+        self._added = _NOTHING
 
     def settle(self, turn: AbstractContextManager[object]) -> None:
         """Bring what was recent into the index while events are stored; they wait for the `turn`s at begin and end.
@@ -122,7 +123,7 @@ class Marks:
             self._last = first - 1 if first else self._last
         if (last or 0) > self._last:
             for seq, marks in connection.execute(_BEHIND, {"last": self._last}):
-                self._recent.add(bytes(marks))
+                self._recent.add(Batch(bytes(marks)))
                 self._last = int(seq)
 
     @staticmethod
@@ -131,7 +132,7 @@ class Marks:
         for at, mark in enumerate(marks):
             if mark in fresh:
                 fresh.remove(mark)  # the next one of the same is a repetition
-            elif mark:
+            elif mark != UNMARKED:
                 gone.append(at)
         return frozenset(gone)
 
