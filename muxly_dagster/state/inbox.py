@@ -77,13 +77,15 @@ class SharedInbox:
             self._marks.look(connection, seconds)
         self._index.forget(seconds)
         is_work = True
-        while is_work and not stop():
-            # What waits comes first: it is kept in memory, and the rest can be left and begun anew.
-            if self._marks.full:
-                self._marks.settle(self._turn)
-            else:
-                is_work = self._index.work()
-        self._index.rest()
+        try:
+            while is_work and not stop():
+                # What waits comes first: it is kept in memory, and the rest can be left and begun anew.
+                if self._marks.full:
+                    self._marks.settle(self._turn)
+                else:
+                    is_work = self._index.work()
+        finally:
+            self._index.rest()
 
     def close(self) -> None:
         """Give back what it opened itself."""

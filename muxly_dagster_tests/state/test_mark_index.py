@@ -174,6 +174,44 @@ def test_a_filter_learns_what_others_added_and_what_they_merged(state: State, ot
     assert not index.is_asked_much  # what it was merged of is in the filter
 
 
+def test_what_is_merged_and_swept_while_it_is_learned_is_not_taken_for_learned(
+    state: State, other: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muxly_dagster.state.marks.index._MANY", 5)
+    monkeypatch.setattr("muxly_dagster.state.marks.index._LEARNED", 70)
+    added = [some(500) for _ in range(8)]
+    for marks in added:
+        state.inbox._index.add(marks, 1000)
+    everything, index = b"".join(added), other.inbox._index
+    assert found(index, everything) == 4000
+    assert index.work()  # a part of the first
+    work(state.inbox._index)
+    assert rows(index)[0] == 1
+    work(index)
+    assert found(index, everything) == 4000
+    work(index)
+    assert found(index, everything) == 4000 and not index.is_asked_much
+
+
+def test_what_is_learned_while_it_is_asked_for_is_found(state: State, other: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = some(500)
+    state.inbox._index.add(marks, 1000)
+    index = other.inbox._index
+    monkeypatch.setattr("muxly_dagster.state.marks.index._MANY", 5)
+    assert found(index, marks) == 500
+    whole = segments.whole
+
+    def meanwhile(connection: sa.Connection) -> list[segments.Segment]:
+        """By the other thread, after the filter was asked and before it is known what there is."""
+        monkeypatch.setattr(segments, "whole", whole)
+        assert work(index) > 0
+        return whole(connection)
+
+    monkeypatch.setattr(segments, "whole", meanwhile)
+    assert found(index, marks) == 500
+    assert segments.whole is whole
+
+
 def test_a_filter_grows_before_it_lets_everything_through(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muxly_dagster.state.marks.index.SIZES", (64, 512, 4096))
     index = state.inbox._index

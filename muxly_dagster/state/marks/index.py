@@ -58,12 +58,13 @@ class MarkIndex:
     def known(self, connection: sa.Connection, batch: Batch) -> list[bytes]:
         """Those of some marks that are in the index."""
         learned = self._learned
+        numbers = learned.numbers  # before the filter is asked: what is learned meanwhile is not in its answer
         perhaps = learned.filter.perhaps(batch)
         if learned is self._complete and not perhaps:
             return []
         with self._reading(connection) as reading:
             there = segments.whole(reading)
-            seen = [segment for segment in there if learned.has(segment)]
+            seen = [segment for segment in there if _within(segment, numbers)]
             found = set[int]()
             if seen and perhaps:
                 found = {perhaps[at] for at in segments.find(reading, seen, b"".join(batch[at] for at in perhaps))}
@@ -71,6 +72,7 @@ class MarkIndex:
                 self._asked += len(batch)
                 found |= segments.find(reading, [segment for segment in there if segment not in seen], batch.marks)
             else:
+                learned.numbers |= {segment.number for segment in there}  # those too that were merged of such as it has
                 self._complete = learned
         return [batch[at] for at in found]
 
@@ -132,18 +134,20 @@ class MarkIndex:
         with self._looking() as connection:
             there = segments.whole(connection)
         count = sum(segment.count for segment in there)
-        filled = learned.filter.count + sum(segment.count for segment in there if not learned.has(segment))
+        filled = learned.filter.count + sum(segment.count for segment in there if not _within(segment, learned.numbers))
         size = next((size for size in SIZES if MarkFilter.room_in(size) > 2 * count), SIZES[-1])
         if filled > MarkFilter.room_in(learned.filter.size) and (size > learned.filter.size or filled > 2 * count):
             learned = self._coming = _Learned(size)
         for segment in there:
-            if not learned.has(segment):
+            if not _within(segment, learned.numbers):
                 parts = segments.parts(segment, _LEARNED)
                 for part in range(parts):
                     with self._looking() as connection:
                         learned.take(segments.read(connection, [segment.span(part, parts)]))
                     yield
-                learned.knows(segment)
+                with self._looking() as connection:
+                    if segments.is_there(connection, segment):  # else it was merged meanwhile, and maybe swept before all of it was read
+                        learned.knows(segment)
         self._learned, self._coming = learned, None
 
     def _looking(self) -> sa.Connection:
@@ -159,13 +163,7 @@ class _Learned:
 
     def __init__(self, size: int) -> None:
         self.filter = MarkFilter(size)
-        self._numbers: frozenset[int] = frozenset()
-
-    def has(self, segment: Segment) -> bool:
-        """Whether all marks of a segment are in the filter. One that was merged of such ones is known with them."""
-        if segment.number not in self._numbers and segment.merged and self._numbers.issuperset(segment.merged):
-            self.knows(segment)
-        return segment.number in self._numbers
+        self.numbers: frozenset[int] = frozenset()
 
     def take(self, marks: bytes) -> None:
         """Bring in marks, some at a time."""
@@ -173,5 +171,10 @@ class _Learned:
             self.filter.add(Batch(marks[at : at + MARK * _ADDED]))
 
     def knows(self, segment: Segment) -> None:
-        """All marks of a segment are there."""
-        self._numbers |= {segment.number}
+        """All marks of a segment are in the filter. Two threads may say so at once: one that is not heard has it learned again."""
+        self.numbers |= {segment.number}
+
+
+def _within(segment: Segment, numbers: frozenset[int]) -> bool:
+    """Whether all marks of a segment are in those with these numbers: it is one of them, or was merged of such."""
+    return segment.number in numbers or (bool(segment.merged) and numbers.issuperset(segment.merged))

@@ -105,6 +105,11 @@ def whole(connection: sa.Connection) -> list[Segment]:
     return [Segment(number, at, count, buckets, tuple(orjson.loads(merged))) for number, at, count, buckets, merged in rows]
 
 
+def is_there(connection: sa.Connection, segment: Segment) -> bool:
+    """Whether a segment was neither merged nor forgotten since."""
+    return connection.scalar(sa.select(_segments.c.segment).where(_segments.c.segment == segment.number)) is not None
+
+
 def begin(connection: sa.Connection, at: int, count: int, merged: Sequence[int] = ()) -> Segment:
     """A new segment for so many marks. Nobody looks into it until it is said to be whole."""
     buckets = _buckets_for(count)
