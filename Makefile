@@ -10,8 +10,6 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c "$(SUITABLE)" 2>/dev/null && echo $(name))) python3)
 COMPILE := pip compile --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
-# uv takes a quarter of pip's time; pip, which begins by installing it, does its work where it knows no index (it does not read pip's settings).
-PINNED := pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 DLT := "dlt[parquet,postgres]==1.31.0"
 AIRBYTE := "airbyte-cdk==7.39.1"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -28,9 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c "$(SUITABLE)" || { echo "Muxly needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing the pinned dependencies into .venv (once per change of requirements.lock)"
-	@awk '/^[^ ]/ {uv = /^uv==/} uv' requirements.lock > .venv/uv.lock \
-	&& $(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.lock
-	@$(BIN)/uv $(PINNED) --python $(BIN)/python --compile-bytecode || $(BIN)/python -m $(PINNED)
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
