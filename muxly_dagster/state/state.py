@@ -147,6 +147,7 @@ def _sqlite_settings(connection: Any, page: int) -> None:
     connection.execute(f"pragma cache_size={-_CACHE}")
     connection.execute("pragma journal_mode=wal")
     connection.execute("pragma synchronous=full")
+    connection.execute("pragma secure_delete=fast")
     connection.execute("pragma busy_timeout=30000")
 
 

@@ -213,9 +213,9 @@ def test_what_is_learned_while_it_is_asked_for_is_found(state: State, other: Sta
 
 
 def test_a_filter_grows_before_it_lets_everything_through(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muxly_dagster.state.marks.index.SIZES", (64, 512, 4096))
+    monkeypatch.setattr("muxly_dagster.state.marks.index.SIZES", (128, 1024, 8192))
     index = state.inbox._index
-    index._learned.__init__(64)  # type: ignore[misc]
+    index._learned.__init__(128)  # type: ignore[misc]
     everything = b""
     for number in range(20):
         marks = some(100)
@@ -223,7 +223,7 @@ def test_a_filter_grows_before_it_lets_everything_through(state: State, monkeypa
         everything += marks
         work(index)
         assert found(index, everything) == len(everything) // MARK
-    assert index._learned.filter.size == 4096 and not index._learned.filter.is_full
+    assert index._learned.filter.size == 8192 and not index._learned.filter.is_full
     steps = work(index)
     assert steps == 0  # there is no larger one
     index.forget(1019)
@@ -262,10 +262,10 @@ def test_what_stands_across_two_arrivals_is_none_of_them() -> None:
 
 
 def test_a_filter_knows_what_was_added_and_little_else() -> None:
-    filter, inside, outside = MarkFilter(1 << 12), some(2048), some(20_000)
+    filter, inside, outside = MarkFilter(1 << 12), some(1024), some(20_000)
     filter.add(Batch(inside))
-    assert filter.perhaps(Batch(inside)) == list(range(2048)) and not filter.is_full
-    assert len(filter.perhaps(Batch(outside))) < 400
+    assert filter.perhaps(Batch(inside)) == list(range(1024)) and not filter.is_full
+    assert len(filter.perhaps(Batch(outside))) < 100
     filter.add(Batch(some(1)))
-    assert filter.is_full and filter.count == 2049
+    assert filter.is_full and filter.count == 1025
     assert filter.perhaps(Batch(b"")) == []

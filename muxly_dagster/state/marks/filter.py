@@ -19,8 +19,8 @@ class MarkFilter:
 
     @staticmethod
     def room_in(size: int) -> int:
-        """How many marks make a filter of a size full: it lets about 1 of 200 unknown ones through then."""
-        return size // 2
+        """How many marks make a filter of a size full: it lets about 1 of 2,000 unknown ones through then."""
+        return size // 4
 
     @property
     def is_full(self) -> bool:

@@ -20,8 +20,8 @@ from muxly_dagster.state.marks.segments import Segment
 from muxly_dagster.state.marks.turn import take_turn
 from muxly_dagster.state.posts import MARK
 
-SIZES = tuple(1 << power for power in (18, 21, 24, 27))
-"""Bytes of a filter, which grows with what is remembered: 128 MiB are enough for 64 million marks, and not bad for twice as many."""
+SIZES = tuple(1 << power for power in (21, 24, 27))
+"""Bytes of a filter, which grows with what is remembered: 128 MiB are enough for 32 million marks, and good for three times as many."""
 
 _LEARNED = 65_536  # marks that are read into the filter at a time
 _ADDED = 8192  # marks that are brought in before another thread has its turn
