@@ -5,14 +5,16 @@ import re
 import socket
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from muxly_dagster.api.senders import straight
 from muxly_dagster.api.senders.straight import Straight
 from muxly_dagster_tests.api.collector import Collector, collecting
 from muxly_dagster_tests.peers.prometheus import until
@@ -60,12 +62,13 @@ def request(
     return b"\r\n".join([*head, b"Content-Length: %b" % (length or b"%d" % len(body)), b"", body])
 
 
-def spoken(server: Collector, pieces: Sequence[bytes], answers: int = 1) -> list[bytes]:
+def spoken(server: Collector, pieces: Iterable[bytes], answers: int = 1) -> list[bytes]:
     """What a server answers to bytes that come in these pieces, each behind the one before: so many answers, or fewer if it closes."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for piece in pieces:
-            connection.sendall(piece)
+        with suppress(ConnectionError):  # who refuses the beginning need not read the rest
+            for piece in pieces:
+                connection.sendall(piece)
         got, found = b"", []
         while len(found) < answers:
             end = got.find(b"\r\n\r\n") + 4
@@ -78,6 +81,34 @@ def spoken(server: Collector, pieces: Sequence[bytes], answers: int = 1) -> list
             else:
                 break
         return found
+
+
+@pytest.fixture
+def arrivals(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What has come over connections, piece by piece."""
+    came: list[bytes] = []
+    for kind in (Straight, HttpToolsProtocol):
+        receive = kind.data_received
+
+        def watched(self: Any, data: bytes, receive: Any = receive, kind: Any = kind) -> None:
+            if kind is type(self):  # not what one leaves to the other
+                came.append(data)
+            receive(self, data)
+
+        monkeypatch.setattr(kind, "data_received", watched)
+    return came
+
+
+def apart(server: Collector, pieces: Sequence[bytes], arrivals: list[bytes], answers: int = 1) -> list[bytes]:
+    """What a server answers to pieces of which each comes by itself."""
+    del arrivals[:]
+
+    def sent() -> Iterator[bytes]:
+        for number, piece in enumerate(pieces):
+            until(lambda number=number: len(arrivals) >= number, "the piece before")  # type: ignore[misc]
+            yield piece
+
+    return spoken(server, sent(), answers)
 
 
 ORDINARY = {
@@ -157,18 +188,93 @@ def test_both_ways_answer_alike_and_keep_the_same(two: tuple[Collector, Collecto
     assert found[0] == found[1]
 
 
-def test_what_is_ordinary_goes_the_straight_way_and_nothing_else_does(one: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    went: list[bytes] = []
+@pytest.fixture
+def went(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The requests that have gone the straight way."""
+    found: list[bytes] = []
     answer = Straight._answer
 
     def watched(self: Straight, asked: Any, receipt: bytes) -> None:
-        went.append(asked.data)
+        found.append(asked.data)
         answer(self, asked, receipt)
 
     monkeypatch.setattr(Straight, "_answer", watched)
+    return found
+
+
+def test_what_is_ordinary_goes_the_straight_way_and_nothing_else_does(one: Collector, went: list[bytes]) -> None:
     for said in (*ORDINARY.values(), *OTHERWISE.values()):
         spoken(one, [said])
     assert went == list(ORDINARY.values())
+
+
+@pytest.mark.parametrize("name", [*ORDINARY, *OTHERWISE])
+def test_both_ways_answer_alike_what_comes_in_pieces(two: tuple[Collector, Collector], name: str, arrivals: list[bytes]) -> None:
+    said = (ORDINARY | OTHERWISE)[name].replace(b"ID", uuid.uuid4().hex[:2].encode())
+    end = said.index(b"\r\n\r\n") + 4
+    for pieces in ([said[:end], said[end:]], [said[:-1], said[-1:]]):
+        sent = [piece for piece in pieces if piece]
+        found = [_alike(b"".join(apart(server, sent, arrivals))) for server in two]
+        assert found[0] == found[1], pieces
+
+
+def test_what_is_ordinary_goes_the_straight_way_in_pieces_too(one: Collector, went: list[bytes], arrivals: list[bytes]) -> None:
+    for said in ORDINARY.values():
+        end = said.index(b"\r\n\r\n") + 4
+        apart(one, [said[:end], said[end:-1], said[-1:]], arrivals)
+    assert went == list(ORDINARY.values())
+    assert one.service.collecting._room.held == 0
+
+
+def test_a_body_with_the_next_request_behind_it_is_answered_in_order(one: Collector, arrivals: list[bytes]) -> None:
+    said = request(b'{"id": "%b"}' % uuid.uuid4().hex.encode())
+    answers = apart(one, [said[:-3], said[-3:] + said + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"], arrivals, 3)
+    assert [int(each.split()[1]) for each in answers] == [202, 202, 200]
+
+
+def test_who_takes_long_is_waited_for_the_ordinary_way(
+    one: Collector, went: list[bytes], arrivals: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(straight, "_PATIENCE", 0.01)
+    said = request(b'{"id": "%b"}' % uuid.uuid4().hex.encode())
+    left: list[bool] = []
+    leave = Straight._leave
+
+    def watched(self: Straight) -> None:
+        left.append(self._begun is not None)
+        leave(self)
+
+    monkeypatch.setattr(Straight, "_leave", watched)
+    with socket.create_connection(("127.0.0.1", one.port), timeout=60) as connection:
+        connection.sendall(said[:-2])
+        until(lambda: any(left), "the end of patience")
+        connection.sendall(said[-2:])
+        assert b" 202 " in connection.recv(1 << 16)
+    assert went == [] and one.service.collecting._room.held == 0
+
+
+def test_who_goes_away_in_the_middle_leaves_nothing_behind(one: Collector, arrivals: list[bytes]) -> None:
+    room = one.service.collecting._room
+    with socket.create_connection(("127.0.0.1", one.port), timeout=60) as connection:
+        connection.sendall(request(b'{"id": "half"}')[:-1])
+        until(lambda: room.held, "the beginning")
+    until(lambda: not room.held, "the end of the connection")
+    assert "half" not in one.ids("app", "signups")
+
+
+def test_what_was_begun_is_answered_before_the_server_ends(tmp_path: Path) -> None:
+    with collecting(tmp_path, None, PROJECT, guarded=False) as server:
+        spoken(server, [request(b'{"id": "warm"}')])
+        said = request(b'{"id": "begun"}')
+        with socket.create_connection(("127.0.0.1", server.port)) as asking:
+            asking.sendall(said[:-5])
+            until(lambda: server.service.collecting._room.held, "the beginning")
+            server.stop()
+            until(lambda: _is_closed(server.port), "the server's end")
+            asking.sendall(said[-5:])
+            answer = b"".join(iter(lambda: asking.recv(1 << 16), b""))
+        assert answer.startswith(b"HTTP/1.1 202 ")
+        assert server.ids("app", "signups") == ["warm", "begun"]
 
 
 def test_a_request_that_comes_byte_by_byte_is_answered(one: Collector) -> None:

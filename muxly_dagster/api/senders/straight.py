@@ -6,6 +6,7 @@ decides and answers. So nothing is answered differently here, but sooner.
 """
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,19 @@ from muxly_dagster.api.service import Service
 from muxly_dagster.collecting import plain
 from muxly_dagster.collecting.sifting import refuse, sift
 from muxly_dagster.state.posts import Part, Post
+
+_PATIENCE = 5.0
+"""Seconds in which the rest of a request is waited for here; whoever takes longer is waited for the ordinary way."""
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A request whose body is on its way."""
+
+    pieces: list[bytes]
+    lacking: int
+    began: float
+    held: ExitStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +59,31 @@ class Straight(HttpToolsProtocol):
         self._requests: Requests = shared.state.requests
         self._collecting = self._service.collecting
         self._within = False  # a request that the parser is reading
+        self._begun: _Begun | None = None
         self._asked: _Asked | None = None
         self._behind = b""  # what came before the answer to what was asked
         self._ends = False
 
     def data_received(self, data: bytes) -> None:
-        """Take a request at once if it is ordinary and all there."""
+        """Take a request if it is ordinary, once all of it is there."""
         if self._asked is not None:
             self._behind += data
             self.flow.pause_reading()
-        elif not (data.startswith(heads.PREFIX) and self._is_free() and self._taken(data)):
+            return
+        began = time.perf_counter()
+        if self._begun is not None:
+            self._begun.pieces.append(data)
+            self._begun.lacking -= len(data)
+            if self._begun.lacking > 0:
+                return
+            began, data = self._begun.began, self._come()
+        if not (data.startswith(heads.PREFIX) and self._is_free() and self._taken(data, began)):
             super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what has begun to come."""
+        self._come()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """The parser has met a request."""
@@ -70,6 +98,7 @@ class Straight(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Answer what was asked, and close."""
         self._ends = True
+        self._leave()
         if self._asked is None:
             super().shutdown()
 
@@ -77,27 +106,53 @@ class Straight(HttpToolsProtocol):
         """Whether nothing of earlier requests is still to be read or written."""
         return not self._within and (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
-    def _taken(self, data: bytes) -> bool:
-        """Whether a request has gone this way."""
-        began = time.perf_counter()
+    def _taken(self, data: bytes, began: float) -> bool:
+        """Whether a request goes this way, or will do so when the rest of it has come."""
         end = data.find(heads.END, 0, heads.LONGEST) + len(heads.END)
         if end < len(heads.END) or len(data) > LARGE or self.client is None:
             return False
         head = heads.read(data[:end], self.client[0])
-        if head is None or head.length != len(data) - end or head.length > self._collecting.limits.body:
+        if head is None or head.length > self._collecting.limits.body:
             return False
+        lacking = end + head.length - len(data)
         try:
-            post = self._post(head, data[end:])
+            if lacking > 0:
+                return self._awaited(head, data, lacking, began)
+            post = self._post(head, data[end:]) if not lacking else None
             if post is None:
                 return False
             self._collecting.writer.offer(post, self._stored, len(data))
         except Exception:  # a body that cannot be read, a full queue, a fault of ours: the ordinary way tells
             return False
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._unset_keepalive_if_required()
         self._asked = _Asked(data, head, began)
         return True
+
+    def _awaited(self, head: heads.Head, data: bytes, lacking: int, began: float) -> bool:
+        """Whether the rest of a request is waited for here: many clients send the head by itself, and a network brings bodies in pieces."""
+        known = self._collecting.believed()
+        if self._ends or known is None or len(data) + lacking > LARGE or not self._may(known, head):
+            return False
+        with ExitStack() as stack:
+            stack.enter_context(self._collecting.hold()).add(len(data) + lacking)
+            timer = self.loop.call_later(_PATIENCE, self._leave)
+            stack.callback(timer.cancel)
+            self._begun = _Begun([data], lacking, began, stack.pop_all())
+        self._unset_keepalive_if_required()
+        return True
+
+    def _come(self) -> bytes:
+        """What has come of a request that has begun, which is no longer waited for."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return b""
+        begun.held.close()
+        return b"".join(begun.pieces)
+
+    def _leave(self) -> None:
+        """Leave a request that has begun to the ordinary way."""
+        if self._begun is not None:
+            super().data_received(self._come())
 
     def _post(self, head: heads.Head, body: bytes) -> Post | None:
         """What a request brings, if it may and all of it can be taken. Raises Unreadable."""
