@@ -33,12 +33,17 @@ def every_time() -> Iterator[None]:
 
 
 def _migrate(engine: sa.Engine) -> None:
-    if engine.dialect.name != "sqlite" or sa.inspect(engine).get_table_names():
+    if engine.dialect.name != "sqlite" or _has_tables(engine):
         run_migrations(engine)
         return
     with contextlib.closing(engine.raw_connection()) as connection:
         assert connection.driver_connection
         connection.driver_connection.executescript(_script())
+
+
+def _has_tables(engine: sa.Engine) -> bool:
+    with engine.connect().execution_options(muxly_reads=True) as connection:
+        return bool(sa.inspect(connection).get_table_names())
 
 
 @functools.cache

@@ -56,6 +56,7 @@ class SharedInbox:
 
         Events whose id is known in their stream are left out. Events of one stream become one parcel.
         """
+        self._index.open()
         with self._turn:
             with self._engine.begin() as connection:
                 take_turn(connection)

@@ -136,7 +136,9 @@ def _engine(url: str, page: int = _PAGES) -> sa.Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
         # A lock's connection idles for as long as the run takes: keepalives stop a firewall from forgetting it.
         arguments = {"options": f"-csearch_path={_SCHEMA}", "connect_timeout": 10, "keepalives_idle": 30}
-        return sa.create_engine(parsed, pool_pre_ping=True, connect_args=arguments, hide_parameters=True)
+        # Who waits for a turn is to see what was committed before it: whatever the database is set to.
+        named = {"isolation_level": "READ COMMITTED", "pool_pre_ping": True, "hide_parameters": True}
+        return sa.create_engine(parsed, connect_args=arguments, **named)
     raise ConfigurationError(
         f"Muxly cannot keep its state in {parsed.get_backend_name()}", do="set MUXLY_DATABASE_URL to a sqlite:/// or postgresql:// URL"
     )
@@ -175,7 +177,7 @@ def _at_start(engine: sa.Engine, home: Path) -> Iterator[None]:
 
 
 def _migrate(engine: sa.Engine) -> None:
-    with engine.connect() as connection:
+    with engine.connect().execution_options(muxly_reads=True) as connection:
         if sa.inspect(connection).has_table("alembic_version"):
             version = connection.scalar(sa.text("select version_num from alembic_version"))
             if version == HEAD:

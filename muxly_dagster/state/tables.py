@@ -223,7 +223,8 @@ inbox_segments = sa.Table(
     "inbox_segments",  # events that were accepted, so that a repetition is known for one: so many at once
     metadata,
     sa.Column("segment", _SEQ, primary_key=True, autoincrement=True),
-    sa.Column("at", sa.BigInteger, nullable=False),  # of the newest, seconds since 1970
+    sa.Column("since", sa.BigInteger, nullable=False),  # the oldest of them, seconds since 1970
+    sa.Column("at", sa.BigInteger, nullable=False),  # the newest of them
     sa.Column("count", sa.BigInteger, nullable=False),  # 0 until all of them are there
     sa.Column("buckets", sa.Integer, nullable=False),
     sa.Column("merged", sa.Text, nullable=False),  # JSON: the segments that it was made of

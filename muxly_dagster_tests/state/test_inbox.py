@@ -2,8 +2,10 @@
 
 import datetime as dt
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -114,9 +116,9 @@ def test_ids_are_known_while_they_are_indexed_and_afterwards_to_all_and_after_a_
             each.inbox.put([again := post("id-0", "id-9999", "id-19999", f"new-{len(seen)}")])
             seen.append(again.kept[0].duplicate)
 
-    def killed(marks: bytes, at: int) -> None:
+    def killed(marks: bytes, since: int, at: int) -> None:
         between()
-        MarkIndex.add(index, marks, at)
+        MarkIndex.add(index, marks, since, at)
         between()
         raise KeyboardInterrupt
 
@@ -288,6 +290,31 @@ def test_a_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
     state.inbox.put([small := post("a", "b")])
     assert small.kept[0].accepted == 2
     state.close()
+
+
+def test_the_index_is_opened_before_others_have_to_wait(tmp_path: Path) -> None:
+    """To open it may have to wait for a process that itself waits for whoever stores events."""
+    state = State.open(f"sqlite:///{tmp_path}/state.db", tmp_path)
+    opened = state.inbox._index._beside
+    assert opened is not None
+
+    def watched() -> sa.Engine:
+        with closing(sqlite3.connect(tmp_path / "state-inbox.db", timeout=0)) as other:
+            other.execute("begin immediate")
+        return opened()
+
+    state.inbox._index._beside = watched
+    state.inbox.put([post("a")])
+    assert ids(state) == ["a"]
+    state.close()
+
+
+def test_opening_waits_for_nobody_who_stores(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    State.open(url, tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "state-inbox.db", isolation_level=None)) as storing:
+        storing.execute("begin immediate")
+        State.open(url, tmp_path).close()
 
 
 def test_reading_waits_for_nobody_who_stores(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 import os
 import random
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from muxly_dagster.errors import RetryLater
 from muxly_dagster.state import State, tables
 from muxly_dagster.state.marks import MarkIndex, segments
 from muxly_dagster.state.marks.arrivals import Arrivals
@@ -68,9 +69,10 @@ def work(index: MarkIndex) -> int:
 
 
 @pytest.mark.parametrize("count", [1, 2, 255, 256, 257, 20_000])
-def test_what_was_added_is_found_and_nothing_else(state: State, other: State, count: int) -> None:
+def test_what_was_added_is_found_and_nothing_else(state: State, other: State, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muxly_dagster.state.marks.segments._ASKED", 3001)
     marks = some(count)
-    state.inbox._index.add(marks, 1000)
+    state.inbox._index.add(marks, 1000, 1000)
     for each in (state, other):
         index = each.inbox._index
         assert found(index, marks) == count
@@ -80,7 +82,7 @@ def test_what_was_added_is_found_and_nothing_else(state: State, other: State, co
 
 def test_a_part_of_a_mark_is_no_mark(state: State) -> None:
     marks = some(200)
-    state.inbox._index.add(marks, 1000)
+    state.inbox._index.add(marks, 1000, 1000)
     with state.inbox._index.engine.connect() as connection:
         there = segments.whole(connection)
         # All in one bucket: what stands across two marks is asked for there.
@@ -97,9 +99,9 @@ def test_many_segments_become_one_and_all_is_known_at_every_step(state: State, o
     added = [some(size) for size in sizes]
     index = state.inbox._index
     for marks in added[:-1]:
-        index.add(marks, 1000)
+        index.add(marks, 1000, 1000)
     assert work(index) == 0 and rows(index)[0] == 7
-    index.add(added[-1], 1000)
+    index.add(added[-1], 1000, 1000)
     everything, steps = b"".join(added), 0
     while index.work():
         steps += 1
@@ -115,7 +117,7 @@ def test_segments_of_all_sizes_are_merged_with_such_as_them(state: State, monkey
     index, everything = state.inbox._index, b""
     for _ in range(70):
         marks = some(50)
-        index.add(marks, 1000)
+        index.add(marks, 1000, 1000)
         everything += marks
         work(index)
     with index.engine.connect() as connection:
@@ -127,7 +129,7 @@ def test_a_merge_that_was_broken_off_is_done_anew_and_leaves_nothing(state: Stat
     monkeypatch.setattr("muxly_dagster.state.marks.merging._STEP", 100)
     added = [some(200) for _ in range(8)]
     for marks in added:
-        state.inbox._index.add(marks, 1000)
+        state.inbox._index.add(marks, 1000, 1000)
     for _ in range(4):
         assert state.inbox._index.work()
     assert rows(state.inbox._index) > (8, 1600 * MARK)
@@ -139,12 +141,74 @@ def test_a_merge_that_was_broken_off_is_done_anew_and_leaves_nothing(state: Stat
         assert found(each.inbox._index, b"".join(added)) == 1600
 
 
+def test_two_that_merge_at_once_lose_nothing(state: State, other: State, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock in the database is lost with the connection that holds it."""
+    monkeypatch.setattr("muxly_dagster.state.marks.merging._STEP", 100)
+    everything = b""
+    for number in range(8):
+        marks = some(200)
+        state.inbox._index.add(marks, number, number)
+        everything += marks
+    one, two = (each.inbox._index for each in (state, other))
+    for index in (one, two):
+        index._lock = lambda _name: nullcontext()
+    for _ in range(5):
+        assert one.work()
+    assert two.work()  # takes what is not whole for left behind
+    work(one)
+    work(two)
+    with closing(State.open(url, tmp_path)) as third:
+        assert found(third.inbox._index, everything) == 1600
+
+
+def test_what_a_merge_that_failed_has_written_is_swept(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muxly_dagster.state.marks.merging._STEP", 100)
+    for _ in range(8):
+        state.inbox._index.add(some(200), 1000, 1000)
+    index, write, written = state.inbox._index, segments.write, []
+
+    def full(connection: sa.Connection, segment: segments.Segment, marks: bytes) -> None:
+        written.append(len(marks))
+        if len(written) % 5 == 0:
+            raise RetryLater("the disk is full")
+        write(connection, segment, marks)
+
+    monkeypatch.setattr(segments, "write", full)
+    sizes = []
+    for _ in range(4):
+        with pytest.raises(RetryLater):
+            work(index)
+        index.rest()
+        sizes.append(rows(index)[1])
+    assert sizes[-1] < 2 * 1600 * MARK and len(written) == 20
+    monkeypatch.setattr(segments, "write", write)
+    work(index)
+    assert rows(index) == (1, 1600 * MARK)
+
+
+def test_ids_are_forgotten_in_time_however_few_come_a_day(state: State) -> None:
+    index, day = state.inbox._index, 24 * 3600
+    for today in range(40):
+        marks = [some(5) for _ in range(3)]
+        for number, each in enumerate(marks):
+            index.add(each, today * day + number * day // 3, today * day + (number + 1) * day // 3)
+        if today == 0:
+            first = b"".join(marks)
+        index.forget((today + 1 - 7) * day)
+        work(index)
+        if today == 6:
+            assert found(index, first) == 15
+        if today == 9:
+            assert found(index, first) == 0
+    assert rows(index)[0] <= 3 * 9
+
+
 def test_old_segments_are_forgotten_and_swept(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muxly_dagster.state.marks.merging._SWEPT", 3)
     index = state.inbox._index
     old, new = some(3000), some(2000)
-    index.add(old, 1000)
-    index.add(new, 2000)
+    index.add(old, 1000, 1000)
+    index.add(new, 2000, 2000)
     work(index)
     index.forget(1500)
     assert (found(index, old), found(index, new)) == (0, 2000)
@@ -159,14 +223,14 @@ def test_a_filter_learns_what_others_added_and_what_they_merged(state: State, ot
     index = other.inbox._index
     added = [some(500) for _ in range(7)]
     for marks in added:
-        state.inbox._index.add(marks, 1000)
+        state.inbox._index.add(marks, 1000, 1000)
     everything = b"".join(added)
     assert not index.is_asked_much
     assert found(index, everything) == 3500 and index.is_asked_much  # they are in no filter of this process
     assert work(index) == 7 * 2  # of two buckets each
     assert found(index, everything) == 3500 and not index.is_asked_much
     own = some(500)
-    index.add(own, 1000)
+    index.add(own, 1000, 1000)
     assert found(index, everything + own) == 4000 and not index.is_asked_much
     work(state.inbox._index)  # it merges all
     assert rows(index)[0] == 1
@@ -181,7 +245,7 @@ def test_what_is_merged_and_swept_while_it_is_learned_is_not_taken_for_learned(
     monkeypatch.setattr("muxly_dagster.state.marks.index._LEARNED", 70)
     added = [some(500) for _ in range(8)]
     for marks in added:
-        state.inbox._index.add(marks, 1000)
+        state.inbox._index.add(marks, 1000, 1000)
     everything, index = b"".join(added), other.inbox._index
     assert found(index, everything) == 4000
     assert index.work()  # a part of the first
@@ -195,7 +259,7 @@ def test_what_is_merged_and_swept_while_it_is_learned_is_not_taken_for_learned(
 
 def test_what_is_learned_while_it_is_asked_for_is_found(state: State, other: State, monkeypatch: pytest.MonkeyPatch) -> None:
     marks = some(500)
-    state.inbox._index.add(marks, 1000)
+    state.inbox._index.add(marks, 1000, 1000)
     index = other.inbox._index
     monkeypatch.setattr("muxly_dagster.state.marks.index._MANY", 5)
     assert found(index, marks) == 500
@@ -219,7 +283,7 @@ def test_a_filter_grows_before_it_lets_everything_through(state: State, monkeypa
     everything = b""
     for number in range(20):
         marks = some(100)
-        index.add(marks, 1000 + number)
+        index.add(marks, 1000 + number, 1000 + number)
         everything += marks
         work(index)
         assert found(index, everything) == len(everything) // MARK
@@ -228,7 +292,7 @@ def test_a_filter_grows_before_it_lets_everything_through(state: State, monkeypa
     assert steps == 0  # there is no larger one
     index.forget(1019)
     for number in range(30):  # what is forgotten has no place in the filter for ever
-        index.add(some(100), 2000 + number)
+        index.add(some(100), 2000 + number, 2000 + number)
         index.forget(2000 + number)
         work(index)
     assert index._learned.filter.count <= 2100

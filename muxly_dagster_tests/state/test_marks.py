@@ -53,8 +53,8 @@ def test_what_another_process_indexes_beside_is_known_to_the_one_that_indexes_to
     stored(one, "a")
     add = one.inbox._index.add
 
-    def beside(marks: bytes, at: int) -> None:
-        add(marks, at)
+    def beside(marks: bytes, since: int, at: int) -> None:
+        add(marks, since, at)
         stored(other, "b")
         settle(other)
 
@@ -62,6 +62,41 @@ def test_what_another_process_indexes_beside_is_known_to_the_one_that_indexes_to
     settle(one)
     assert stored(one, "a", "b") == 0
     assert stored(other, "a", "b", "begin-0", "begin-1") == 0
+
+
+def test_what_a_process_brings_into_the_index_while_another_one_ends_to_do_so_gets_there(
+    two: tuple[State, State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two
+    stored(one, "a")
+    add, added, ends = one.inbox._index.add, threading.Event(), threading.Event()
+
+    def slow(marks: bytes, since: int, at: int) -> None:
+        add(marks, since, at)
+        added.set()
+        ends.wait()
+
+    monkeypatch.setattr(one.inbox._index, "add", slow)
+    settling = threading.Thread(target=settle, args=[one])
+
+    class Turn:
+        """The first process ends, and the other thread of the second one sees it, before the latter goes on."""
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            if not ends.is_set():
+                ends.set()
+                settling.join()
+                stored(other, "c")
+
+    settling.start()
+    added.wait()
+    stored(other, "b")  # the first process does not bring this one
+    other.inbox._marks.settle(Turn())
+    for each in two:
+        assert stored(each, "a", "b", "c", "begin-0", "begin-1") == 0
 
 
 def test_marks_go_into_the_index_between_the_looks_of_no_other_process(two: tuple[State, State]) -> None:

@@ -8,10 +8,11 @@ from muxly_dagster.state.posts import MARK, pieces
 
 _FILTER = 8 << 20  # bytes; in hundreds of thousands of marks, it lets one of a hundred thousand unknown ones through
 _FEW = 8  # asked for: to search the rows for them costs less than to take all rows apart
+_ROW = 64 << 10  # bytes up to which rows are joined, so that there are few to search
 
 
 class Arrivals:
-    """Rows of marks, one behind the other, as the database has them: 16 bytes a mark, and a set of them only once many are sent again."""
+    """Marks, one behind the other, 16 bytes each; a set of them is made only once many are sent again."""
 
     def __init__(self) -> None:
         self._filter = MarkFilter(_FILTER)
@@ -26,7 +27,10 @@ class Arrivals:
         """Take in a row."""
         if len(row):
             self._filter.add(row)
-            self._rows.append(row.marks)
+            if len(self._rows) > self._taken and len(self._rows[-1]) + len(row.marks) <= _ROW:
+                self._rows[-1] += row.marks
+            else:
+                self._rows.append(row.marks)
 
     def take(self, others: "Arrivals") -> None:
         """Take in the rows of others."""

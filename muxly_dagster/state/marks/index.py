@@ -48,6 +48,10 @@ class MarkIndex:
         """Where it lies."""
         return self._shared if self._beside is None else self._beside()
 
+    def open(self) -> None:
+        """Be ready for `known`, before its transaction begins: opening may have to wait for a process that waits for that to end."""
+        _ = self.engine
+
     def close(self) -> None:
         """Give back what was opened beside."""
         if "engine" in vars(self) and self.engine is not self._shared:
@@ -87,10 +91,10 @@ class MarkIndex:
 
     # ---- beside -------------------------------------------------------------------------------------------------------
 
-    def add(self, marks: bytes, at: int) -> None:
-        """Take in marks, one behind the other, as accepted at a time (seconds since 1970)."""
+    def add(self, marks: bytes, since: int, at: int) -> None:
+        """Take in marks, one behind the other, as accepted from one time to another (seconds since 1970)."""
         with self.engine.begin() as connection:
-            segment = segments.begin(connection, at, len(marks) // MARK)
+            segment = segments.begin(connection, since, at, len(marks) // MARK)
             segments.write(connection, segment, marks)
             segments.finish(connection, segment)
         for each in (self._learned, self._coming):
@@ -122,15 +126,15 @@ class MarkIndex:
 
     def _due(self) -> Generator[None]:
         if self._unswept:
-            self._unswept = False
             yield from sweeping(self.engine)
+            self._unswept = False
         if self.is_asked_much or self._learned.filter.is_full:
             yield from self._learning()
         yield from merging(self.engine, self._lock)
 
     def _learning(self) -> Generator[None]:
         """Bring into the filter what is not in it; into a new one where it is full of what is remembered, or of what was forgotten."""
-        self._asked, learned = 0, self._learned
+        learned = self._learned
         with self._looking() as connection:
             there = segments.whole(connection)
         count = sum(segment.count for segment in there)
@@ -148,7 +152,7 @@ class MarkIndex:
                 with self._looking() as connection:
                     if segments.is_there(connection, segment):  # else it was merged meanwhile, and maybe swept before all of it was read
                         learned.knows(segment)
-        self._learned, self._coming = learned, None
+        self._learned, self._coming, self._asked = learned, None, 0
 
     def _looking(self) -> sa.Connection:
         return self.engine.connect().execution_options(muxly_reads=True)

@@ -18,6 +18,7 @@ TOGETHER = 8
 """Segments of about the same size are merged once there are so many."""
 
 _GROWING = (1_000_000, 8_000_000, 64_000_000)  # marks of a segment: about the same size are those between two of these. Larger ones stay
+_SPAN = 2 * 24 * 3600  # seconds that all marks of a merged segment lie within: it is forgotten with the newest of them
 _STEP = 65_536  # marks that are merged at a time
 _SWEPT = 1024  # buckets that are deleted at a time
 
@@ -34,7 +35,9 @@ def merging(engine: sa.Engine, lock: Lock) -> Generator[None]:
     try:
         with lock("inbox-marks"):
             with engine.begin() as connection:
-                connection.execute(sa.delete(_segments).where(_segments.c.count == 0))
+                left = connection.execute(sa.delete(_segments).where(_segments.c.count == 0)).rowcount
+            if left:
+                yield from sweeping(engine)
             while due := _due(engine):
                 yield from _merge(engine, due)
                 yield from sweeping(engine)
@@ -71,17 +74,19 @@ def _due(engine: sa.Engine) -> Sequence[Segment]:
         there = segments.whole(connection)
     lowest = 0
     for limit in _GROWING:
-        alike = [segment for segment in there if lowest <= segment.count < limit]
-        if len(alike) >= TOGETHER:
-            return alike
+        alike = sorted((segment for segment in there if lowest <= segment.count < limit), key=lambda segment: segment.since)
+        for at, first in enumerate(alike):
+            near = [segment for segment in alike[at:] if segment.at <= first.since + _SPAN]
+            if len(near) >= TOGETHER:
+                return near
         lowest = limit
     return ()
 
 
 def _merge(engine: sa.Engine, olds: Sequence[Segment]) -> Generator[None]:
     with engine.begin() as connection:
-        at, count = max(old.at for old in olds), sum(old.count for old in olds)
-        new = segments.begin(connection, at, count, [old.number for old in olds])
+        since, at = min(old.since for old in olds), max(old.at for old in olds)
+        new = segments.begin(connection, since, at, sum(old.count for old in olds), [old.number for old in olds])
     parts = segments.parts(new, _STEP)
     for part in range(parts):
         with engine.connect().execution_options(muxly_reads=True) as connection:

@@ -93,9 +93,10 @@ class Marks:
             upto, older = self._last, self._older
             self._older, self._recent = self._recent, Arrivals()
             self._older.take(older)  # of a time that it did not come to its end
-            newest = connection.scalar(sa.select(sa.func.max(_recent.at)).where(_recent.seq <= upto))
-        if marks := self._older.all():
-            self._index.add(marks, newest)
+            marks = self._older.all()  # not later: who reads that another process has settled lets go of them
+            since, newest = connection.execute(sa.select(sa.func.min(_recent.at), sa.func.max(_recent.at)).where(_recent.seq <= upto)).one()
+        if marks:
+            self._index.add(marks, since, newest)
         with turn:
             with self._engine.begin() as connection:
                 take_turn(connection)
@@ -122,9 +123,9 @@ class Marks:
             self._index.changed()
             self._last = first - 1 if first else self._last
         if (last or 0) > self._last:
-            for seq, marks in connection.execute(_BEHIND, {"last": self._last}):
-                self._recent.add(Batch(bytes(marks)))
-                self._last = int(seq)
+            rows = connection.execute(_BEHIND, {"last": self._last}).all()
+            self._recent.add(Batch(b"".join(bytes(marks) for _, marks in rows)))
+            self._last = int(rows[-1][0])
 
     @staticmethod
     def _gone(marks: Sequence[bytes], fresh: set[bytes]) -> frozenset[int]:

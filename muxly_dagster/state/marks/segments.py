@@ -46,7 +46,7 @@ _POSTGRES = {
 _segments = tables.inbox_segments
 _buckets = tables.inbox_buckets
 _WHOLE = (
-    sa.select(_segments.c.segment, _segments.c.at, _segments.c.count, _segments.c.buckets, _segments.c.merged)
+    sa.select(*(_segments.c[name] for name in ("segment", "since", "at", "count", "buckets", "merged")))
     .where(_segments.c.count > 0)
     .order_by(_segments.c.segment)
 )
@@ -54,9 +54,10 @@ _WHOLE = (
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`at` is when the newest of its marks was accepted (seconds since 1970), `buckets` a power of two, `merged` what it was made of."""
+    """Its marks were accepted from `since` to `at` (seconds since 1970); `buckets` is a power of two, `merged` what it was made of."""
 
     number: int
+    since: int
     at: int
     count: int
     buckets: int
@@ -102,7 +103,7 @@ def keys_of(marks: bytes) -> "np.ndarray[Any, np.dtype[np.uint32]]":
 def whole(connection: sa.Connection) -> list[Segment]:
     """All segments that are written to their end, the oldest first."""
     rows = connection.execute(_WHOLE)
-    return [Segment(number, at, count, buckets, tuple(orjson.loads(merged))) for number, at, count, buckets, merged in rows]
+    return [Segment(number, since, at, count, buckets, tuple(orjson.loads(of))) for number, since, at, count, buckets, of in rows]
 
 
 def is_there(connection: sa.Connection, segment: Segment) -> bool:
@@ -110,12 +111,12 @@ def is_there(connection: sa.Connection, segment: Segment) -> bool:
     return connection.scalar(sa.select(_segments.c.segment).where(_segments.c.segment == segment.number)) is not None
 
 
-def begin(connection: sa.Connection, at: int, count: int, merged: Sequence[int] = ()) -> Segment:
+def begin(connection: sa.Connection, since: int, at: int, count: int, merged: Sequence[int] = ()) -> Segment:
     """A new segment for so many marks. Nobody looks into it until it is said to be whole."""
     buckets = _buckets_for(count)
-    row = {"at": at, "count": 0, "buckets": buckets, "merged": orjson.dumps(merged).decode()}
+    row = {"since": since, "at": at, "count": 0, "buckets": buckets, "merged": orjson.dumps(merged).decode()}
     [number] = connection.execute(sa.insert(_segments), row).inserted_primary_key or (0,)
-    return Segment(number, at, count, buckets, tuple(merged))
+    return Segment(number, since, at, count, buckets, tuple(merged))
 
 
 def write(connection: sa.Connection, segment: Segment, marks: bytes) -> None:
@@ -134,8 +135,9 @@ def write(connection: sa.Connection, segment: Segment, marks: bytes) -> None:
 
 def finish(connection: sa.Connection, segment: Segment) -> None:
     """Say that a segment is whole; what it was made of is none any more."""
-    connection.execute(sa.update(_segments).where(_segments.c.segment == segment.number).values(count=segment.count))
-    if segment.merged:
+    update = sa.update(_segments).where(_segments.c.segment == segment.number).values(count=segment.count)
+    is_there = connection.execute(update).rowcount == 1  # else another process took what was not whole for left behind
+    if segment.merged and is_there:
         connection.execute(sa.delete(_segments).where(_segments.c.segment.in_(segment.merged)))
 
 
@@ -147,8 +149,9 @@ def find(connection: sa.Connection, segments: Sequence[Segment], marks: bytes) -
     for at in range(0, len(keys) if segments else 0, step):
         here = slice(at, at + step)
         places = np.concatenate([segment.places(keys[here]) for segment in segments])
-        asked = np.column_stack((places, np.tile(begins[here], len(segments))))
-        hits = orjson.loads(connection.scalar(_said(connection, "find"), {"marks": marks, "asked": _json(asked)}) or b"[]")
+        asked = np.column_stack((places, np.tile(begins[: len(keys[here])], len(segments))))
+        given = {"marks": marks[at * MARK : (at + step) * MARK], "asked": _json(asked)}
+        hits = orjson.loads(connection.scalar(_said(connection, "find"), given) or b"[]")
         found.update(at + hit % len(keys[here]) for hit in hits)
     return found
 

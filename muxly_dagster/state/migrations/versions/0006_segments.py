@@ -14,6 +14,7 @@ def upgrade() -> None:
     op.create_table(
         "inbox_segments",
         sa.Column("segment", _SEQ, primary_key=True, autoincrement=True),
+        sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("count", sa.BigInteger, nullable=False),
         sa.Column("buckets", sa.Integer, nullable=False),
