@@ -207,19 +207,19 @@ def _memory(pid: int, name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def steady(seconds: float, rounds: int = 6) -> list[float]:
-    """What the API holds after each part of a long load in hundreds, while somebody lets go of what it stores, in MiB."""
-    found = []
+def steady(seconds: float, rounds: int = 6) -> tuple[list[float], float]:
+    """What the API holds after each part of a long load in hundreds, while somebody lets go of what it stores, in MiB; and the events."""
+    found, events = [], 0.0
     with served() as (port, pid, folder):
         state = State.open(f"sqlite:///{folder}/home/state.db", folder / "home")
         try:
             for _ in range(rounds):
-                measured(port, pid, HUNDREDS, seconds / rounds)
+                events += measured(port, pid, HUNDREDS, seconds / rounds).events * seconds / rounds
                 state.inbox.let_go("app", "signups", 1 << 60)
                 found.append(held(pid))
         finally:
             state.close()
-    return found
+    return found, events
 
 
 @contextlib.contextmanager
@@ -241,7 +241,8 @@ def main() -> None:
     parser.add_argument("--only", choices=["sqlite", "postgres"])
     arguments = parser.parse_args()
     if arguments.memory:
-        print("MiB held: " + ", ".join(f"{each:.0f}" for each in steady(arguments.memory)))
+        each, count = steady(arguments.memory)
+        print(f"MiB held: {', '.join(f'{size:.0f}' for size in each)}; {count / 1e6:.0f} million events")
         return
     with bare() as (port, pid):
         for events in (SINGLE, HUNDREDS):
