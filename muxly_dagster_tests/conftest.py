@@ -42,6 +42,12 @@ def _trust_nobody(folder: Path) -> None:
     os.environ |= {"SSL_CERT_FILE": str(certificate.cert), "SSL_CERT_DIR": str(folder / "none")}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For each two cores three workers: a third of the time, tests wait for processes that they started."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let those begin first that are given the most time: one that takes minutes leaves no core idle at the end."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from muxly_dagster.state.keys import WriteKeys
 from muxly_dagster.state.ledger import Ledger
 from muxly_dagster.state.metrics import Metrics
 from muxly_dagster.state.starts import Starts
-from muxly_dagster.state.troubles import explain, usable_folder
+from muxly_dagster.state.troubles import explain, meaning, usable_folder
 from muxly_dagster.state.turns import SharedTurns
 from muxly_dagster.state.waiting import Waiting
 
@@ -156,7 +157,11 @@ def _sqlite_settings(connection: Any, page: int) -> None:
 def _begin(connection: sa.Connection) -> None:
     # Take the write lock at the start: a read that later turns into a write would fail instead of waiting.
     only_reads = connection.get_execution_options().get("muxly_reads", False)
-    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+    driver: Any = connection.connection.driver_connection
+    try:  # past SQLAlchemy, for which this would be half of what a short transaction takes
+        driver.execute("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise meaning(connection.engine, error) from None
 
 
 @contextlib.contextmanager

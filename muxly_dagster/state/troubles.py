@@ -17,6 +17,11 @@ def explain(engine: sa.Engine) -> None:
     sa.event.listen(engine, "handle_error", _explained)
 
 
+def meaning(engine: sa.Engine, error: BaseException) -> MuxlyError:
+    """What a driver's own exception means, of a statement that went past SQLAlchemy."""
+    return _meant(engine.dialect.name, error, _where(engine))
+
+
 @contextlib.contextmanager
 def usable_folder(folder: Path) -> Iterator[None]:
     """Turn a folder that cannot be used into a mistake in the configuration."""
@@ -37,11 +42,11 @@ def _explained(context: sa.ExceptionContext) -> None:
     if isinstance(context.sqlalchemy_exception, sa.exc.IntegrityError | sa.exc.ProgrammingError | sa.exc.DataError):
         return
     # The driver's exception may show the connection with its password.
-    raise _meant(context.dialect.name, error, _where(context)) from None
+    raise _meant(context.dialect.name, error, _where(context.engine)) from None
 
 
-def _where(context: sa.ExceptionContext) -> str:
-    return context.engine.url.render_as_string(hide_password=True) if context.engine is not None else ""
+def _where(engine: sa.Engine | None) -> str:
+    return engine.url.render_as_string(hide_password=True) if engine is not None else ""
 
 
 def _meant(dialect: str, error: BaseException, where: str) -> MuxlyError:

@@ -1,7 +1,9 @@
 """The state database opens, migrates, locks, and says what is wrong with it."""
 
 import multiprocessing
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,19 @@ def test_a_lock_is_held_by_one_run_and_freed_after_it(url: str, tmp_path: Path) 
         pass
     one.close()
     two.close()
+
+
+def test_a_database_that_another_program_holds_is_told_and_used_later(tmp_path: Path) -> None:
+    state = State.open(f"sqlite:///{tmp_path}/state.db", tmp_path)
+    with state.engine.connect() as connection:  # the only one of the pool
+        connection.exec_driver_sql("pragma busy_timeout=0")
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(RetryLater, match="database is locked") as error, state.engine.begin():
+            pass
+        assert "state.db" in str(error.value) and "close what holds it open" in error.value.do
+    state.cursors.write("crm.contacts", 1, {"value": "x"}, "t")
+    state.close()
 
 
 def test_a_database_from_the_future_is_refused(tmp_path: Path) -> None:
