@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from benchmarks.measure import MUXLY
+from benchmarks.measure import MUXLY, free_port
 from muxly_dagster.state import State
 
 SECONDS = 6.0
@@ -111,7 +110,7 @@ def served(database: str = "", **environ: str) -> Iterator[tuple[int, int, Path]
     """An API with an empty inbox; yields its port, process id and folder."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "muxly.yaml").write_text(_PROJECT)
-        port = _free_port()
+        port = free_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MUXLY", "DAGSTER"))}
         said = inherited | {"MUXLY_PROJECT": folder, "MUXLY_HOME": f"{folder}/home", "MUXLY_DATABASE_URL": database} | environ
         process = subprocess.Popen([*MUXLY, "serve", "api", "--port", str(port)], env=said, stderr=subprocess.DEVNULL)
@@ -126,7 +125,7 @@ def served(database: str = "", **environ: str) -> Iterator[tuple[int, int, Path]
 @contextlib.contextmanager
 def bare() -> Iterator[tuple[int, int]]:
     """uvicorn with an app that does nothing, set up as the API is; yields its port and process id."""
-    port = _free_port()
+    port = free_port()
     quiet = ["--log-level", "warning", "--no-access-log", "--no-server-header", "--no-proxy-headers", "--lifespan", "off"]
     process = subprocess.Popen([sys.executable, "-m", "uvicorn", "benchmarks.bare:app", "--port", str(port), *quiet])
     try:
@@ -135,13 +134,6 @@ def bare() -> Iterator[tuple[int, int]]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def _ready(process: "subprocess.Popen[bytes]", port: int) -> None:

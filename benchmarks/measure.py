@@ -1,6 +1,7 @@
 """Runs a command in a process of its own and tells what it cost."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,13 @@ def run(command: Sequence[str], *, fails: bool = False, **environ: str) -> Cost:
     if process.returncode and not fails:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output}\n{errors[-3000:]}")
     return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

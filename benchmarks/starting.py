@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.measure import MUXLY
+from benchmarks.measure import MUXLY, free_port
 from muxly_dagster import demo
 from muxly_dagster.demo.api import serve
 from muxly_dagster.orchestrator import Orchestrator, RunEvent
@@ -58,7 +57,7 @@ def started(folder: Path) -> Iterator[tuple[httpx.Client, Orchestrator]]:
     demo.copy_project(folder)
     project = folder / "muxly.yaml"
     project.write_text(project.read_text("utf-8").rstrip("\n") + _JOB, "utf-8")
-    ports = _free(), _free()
+    ports = free_port(), free_port()
     with serve(0, 1) as url:
         environ = {**os.environ, **demo.environment(folder, url), "DAGSTER_HOME": str(folder / "dagster")}
         command = [*MUXLY, "dev", "--port", str(ports[0]), "--api-port", str(ports[1])]
@@ -97,12 +96,6 @@ def _until(condition: Callable[[], object], log: Path | None = None) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(log.read_text("utf-8") if log else "the run does not end")
         time.sleep(0.05)
-
-
-def _free() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from muxly_dagster.state import state
+from muxly_dagster.state.reading import reading
 
 run_migrations = state._migrate
 
@@ -42,7 +43,7 @@ def _migrate(engine: sa.Engine) -> None:
 
 
 def _has_tables(engine: sa.Engine) -> bool:
-    with engine.connect().execution_options(muxly_reads=True) as connection:
+    with reading(engine) as connection:
         return bool(sa.inspect(connection).get_table_names())
 
 

@@ -1,10 +1,9 @@
 """The inbox: collected events, each stored once, until they are in the lake."""
 
-import contextlib
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cramjam
@@ -16,6 +15,7 @@ from muxly_dagster.intake import Parcel
 from muxly_dagster.state import tables
 from muxly_dagster.state.marks import Lock, MarkIndex, Marks, take_turn
 from muxly_dagster.state.posts import Kept, Part, Post
+from muxly_dagster.state.reading import reading
 
 _SLICE = 8 << 20  # bytes that are deleted in one transaction: whoever stores events waits that long
 _ROWS = 500
@@ -118,7 +118,7 @@ class SharedInbox:
     def parcels(self, source: str, stream: str, after: int, limit: int) -> Sequence[Parcel]:
         """The next parcels behind a seq: about `limit` bytes of them, at least one if there is any. None turns up later below them."""
         table, last, size, more = tables.inbox, after, 0, True
-        with self._reading() as connection:
+        with reading(self._engine) as connection:
             while more and size < limit:
                 rows = connection.execute(self._places(source, stream).where(table.c.seq > last).limit(_ROWS)).all()
                 for seq, each in rows:
@@ -148,7 +148,7 @@ class SharedInbox:
         """How many events of each stream of a source wait."""
         table = tables.inbox
         query = sa.select(table.c.stream, sa.func.sum(table.c.count)).where(table.c.source == source).group_by(table.c.stream)
-        with self._reading() as connection:
+        with reading(self._engine) as connection:
             return {stream: int(count) for stream, count in connection.execute(query.order_by(table.c.stream))}
 
     def depth(self) -> list[Depth]:
@@ -167,7 +167,7 @@ class SharedInbox:
             .subquery()
         )
         query = sa.select(groups, table.c.received_at).join(table, table.c.seq == groups.c.first)
-        with self._reading() as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(query.order_by(groups.c.source, groups.c.stream)).all()
         return [
             Depth(row.source, row.stream, row.parcels, int(row.events), int(row.bytes), dt.datetime.fromisoformat(row.received_at))
@@ -176,25 +176,19 @@ class SharedInbox:
 
     def size(self) -> int:
         """The bytes of all that waits."""
-        with self._reading() as connection:
+        with reading(self._engine) as connection:
             return int(connection.scalar(sa.select(sa.func.sum(tables.inbox.c.size))) or 0)
 
     def ends(self, streams: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, int]]:
         """The lowest and highest seq of what waits in these streams; those in which nothing does are left out."""
         table, found = tables.inbox, {}
-        with self._reading() as connection:
+        with reading(self._engine) as connection:
             for source, stream in streams:
                 query = sa.select(sa.func.min(table.c.seq), sa.func.max(table.c.seq)).where(_of(source, stream))
                 low, high = connection.execute(query).one()
                 if low is not None:
                     found[source, stream] = (int(low), int(high))
         return found
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads: with SQLite it neither waits for whoever stores events nor lets them wait."""
-        with self._engine.connect().execution_options(muxly_reads=True) as connection:
-            yield connection
 
     def _places(self, source: str, stream: str) -> sa.Select[int, int]:
         table = tables.inbox

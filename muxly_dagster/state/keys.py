@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from muxly_dagster.state import tables
+from muxly_dagster.state.reading import reading
 
 PREFIX = "mwk_"
 """How every key begins, so that whoever finds one in a log or a repository sees what it is."""
@@ -53,7 +54,7 @@ class WriteKeys:
         query = sa.select(tables.write_keys).order_by(tables.write_keys.c.created_at, tables.write_keys.c.id)
         if source:
             query = query.where(tables.write_keys.c.source == source)
-        with self._engine.connect().execution_options(muxly_reads=True) as connection:
+        with reading(self._engine) as connection:
             return [_of(row) for row in connection.execute(query).mappings()]
 
     def find(self, id: str) -> WriteKey | None:

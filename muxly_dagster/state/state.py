@@ -19,6 +19,7 @@ from muxly_dagster.state.jobs import Jobs
 from muxly_dagster.state.keys import WriteKeys
 from muxly_dagster.state.ledger import Ledger
 from muxly_dagster.state.metrics import Metrics
+from muxly_dagster.state.reading import only_reads, reading
 from muxly_dagster.state.starts import Starts
 from muxly_dagster.state.troubles import explain, meaning, usable_folder
 from muxly_dagster.state.turns import SharedTurns
@@ -138,8 +139,8 @@ def _engine(url: str, page: int = _PAGES) -> sa.Engine:
         # A lock's connection idles for as long as the run takes: keepalives stop a firewall from forgetting it.
         arguments = {"options": f"-csearch_path={_SCHEMA}", "connect_timeout": 10, "keepalives_idle": 30}
         # Who waits for a turn is to see what was committed before it: whatever the database is set to.
-        named = {"isolation_level": "READ COMMITTED", "pool_pre_ping": True, "hide_parameters": True}
-        return sa.create_engine(parsed, connect_args=arguments, **named)
+        isolation = "READ COMMITTED"
+        return sa.create_engine(parsed, isolation_level=isolation, pool_pre_ping=True, connect_args=arguments, hide_parameters=True)
     raise ConfigurationError(
         f"Muxly cannot keep its state in {parsed.get_backend_name()}", do="set MUXLY_DATABASE_URL to a sqlite:/// or postgresql:// URL"
     )
@@ -156,10 +157,9 @@ def _sqlite_settings(connection: Any, page: int) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     # Take the write lock at the start: a read that later turns into a write would fail instead of waiting.
-    only_reads = connection.get_execution_options().get("muxly_reads", False)
     driver: Any = connection.connection.driver_connection
     try:  # past SQLAlchemy, for which this would be half of what a short transaction takes
-        driver.execute("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+        driver.execute("BEGIN" if only_reads(connection) else "BEGIN IMMEDIATE")
     except sqlite3.Error as error:
         raise meaning(connection.engine, error) from None
 
@@ -182,7 +182,7 @@ def _at_start(engine: sa.Engine, home: Path) -> Iterator[None]:
 
 
 def _migrate(engine: sa.Engine) -> None:
-    with engine.connect().execution_options(muxly_reads=True) as connection:
+    with reading(engine) as connection:
         if sa.inspect(connection).has_table("alembic_version"):
             version = connection.scalar(sa.text("select version_num from alembic_version"))
             if version == HEAD:

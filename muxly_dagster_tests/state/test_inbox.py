@@ -4,7 +4,6 @@ import datetime as dt
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,18 +18,6 @@ from muxly_dagster.state.posts import Part, Post
 
 ALL = 1 << 40
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
-
-
-@pytest.fixture
-def state(url: str, tmp_path: Path) -> Iterator[State]:
-    found = State.open(url, tmp_path)
-    yield found
-    found.close()
 
 
 def post(*ids: str, stream: str = "signups", source: str = "app", key: bytes = b"", body: bytes = b"") -> Post:

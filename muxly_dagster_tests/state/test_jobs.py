@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,6 @@ from muxly_dagster.state import State
 from muxly_dagster.state.jobs import glance, made_jobs
 
 NIGHTLY = {"select": ["crm"], "cron": "@daily", "webhook": {"secret": "${HOOK_SECRET}"}}
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
-
-
-@pytest.fixture
-def state(url: str, tmp_path: Path) -> Iterator[State]:
-    state = State.open(url, tmp_path)
-    yield state
-    state.close()
 
 
 def test_a_job_is_made_once_changed_and_forgotten(state: State) -> None:

@@ -1,19 +1,14 @@
 """The ledger moves offsets together with their receipts and dead letters."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from muxly_dagster.errors import BusyError
 from muxly_dagster.state import Beside, DeadLetter, Ledger, Offset, State, StoredReceipt, tables
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    state = State.open(f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else request.getfixturevalue("postgres"), tmp_path)
-    yield state.ledger
-    state.close()
+@pytest.fixture
+def ledger(state: State) -> Ledger:
+    return state.ledger
 
 
 def receipt(after: int, upto: int, table_id: str = "t1", refused: int = 0) -> StoredReceipt:

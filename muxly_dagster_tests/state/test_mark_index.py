@@ -20,17 +20,6 @@ from muxly_dagster.state.posts import MARK
 SCOPES = [os.urandom(6) for _ in range(3)]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
-
-
-@pytest.fixture
-def state(url: str, tmp_path: Path) -> Iterator[State]:
-    with closing(State.open(url, tmp_path)) as found:
-        yield found
-
-
 @pytest.fixture
 def other(url: str, tmp_path: Path) -> Iterator[State]:
     """Another process, as it were."""

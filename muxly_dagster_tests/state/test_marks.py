@@ -12,10 +12,9 @@ from muxly_dagster.state import State, tables
 from muxly_dagster.state.posts import Part, Post
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[State, State]]:
+@pytest.fixture
+def two(url: str, tmp_path: Path) -> Iterator[tuple[State, State]]:
     """Two processes, as it were, of one database."""
-    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
     found = State.open(url, tmp_path), State.open(url, tmp_path)
     for number, each in enumerate(found):
         stored(each, f"begin-{number}")

@@ -22,11 +22,6 @@ def _migrations_run() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
-
-
 def test_migrations_make_exactly_the_declared_tables(url: str, tmp_path: Path) -> None:
     state = State.open(url, tmp_path)
     with state.engine.connect() as connection:

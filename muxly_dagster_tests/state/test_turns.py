@@ -15,10 +15,9 @@ from muxly_dagster.state import State, tables
 from muxly_dagster.state.turns import SharedTurns
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def states(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[State, State]]:
+@pytest.fixture
+def states(url: str, tmp_path: Path) -> Iterator[tuple[State, State]]:
     """The same database, opened twice as two processes do."""
-    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
     one, two = State.open(url, tmp_path), State.open(url, tmp_path)
     yield one, two
     one.close()

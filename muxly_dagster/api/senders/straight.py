@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muxly_dagster.api.collecting import receipts
 from muxly_dagster.api.collecting.accepting import LARGE, UNSTORED
-from muxly_dagster.api.collecting.known import Known
+from muxly_dagster.api.collecting.known import Taking
 from muxly_dagster.api.guard import may_post
 from muxly_dagster.api.middleware import Requests
 from muxly_dagster.api.middleware.watching import HEADERS, request_id
@@ -130,8 +130,7 @@ class Straight(HttpToolsProtocol):
 
     def _awaited(self, head: heads.Head, data: bytes, lacking: int, began: float) -> bool:
         """Whether the rest of a request is waited for here: many clients send the head by itself, and a network brings bodies in pieces."""
-        known = self._collecting.believed()
-        if self._ends or known is None or len(data) + lacking > LARGE or not self._may(known, head):
+        if self._ends or len(data) + lacking > LARGE or self._taking(head) is None:
             return False
         with ExitStack() as stack:
             stack.enter_context(self._collecting.hold()).add(len(data) + lacking)
@@ -156,9 +155,8 @@ class Straight(HttpToolsProtocol):
 
     def _post(self, head: heads.Head, body: bytes) -> Post | None:
         """What a request brings, if it may and all of it can be taken. Raises Unreadable."""
-        known = self._collecting.believed()
-        taking = known.streams.get((head.source, head.stream)) if known is not None else None
-        if known is None or taking is None or not self._may(known, head):
+        taking = self._taking(head)
+        if taking is None:
             return None
         gathered = plain.read(body, head.kind, head.stream, taking.id, self._collecting.limits.items)
         sift(gathered, self._collecting.limits)
@@ -166,8 +164,14 @@ class Straight(HttpToolsProtocol):
             return None
         return Post(head.source, (Part.of(head.source, gathered),))
 
-    def _may(self, known: Known, head: heads.Head) -> bool:
-        return may_post(self._service, known, head.key, from_here=head.from_here, source=head.source, stream=head.stream)
+    def _taking(self, head: heads.Head) -> Taking | None:
+        """How events of a stream are taken from who may post them; None where the ordinary way has to look closer."""
+        known = self._collecting.believed()
+        taking = known.streams.get((head.source, head.stream)) if known is not None else None
+        if known is None or taking is None:
+            return None
+        may = may_post(self._service, known, head.key, from_here=head.from_here, source=head.source, stream=head.stream)
+        return taking if may else None
 
     def _stored(self, post: Post, error: Exception | None) -> None:
         """Answer, and go on with what came behind."""

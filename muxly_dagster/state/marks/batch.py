@@ -1,11 +1,21 @@
 """Marks that are looked for or brought in together."""
 
+from typing import Any, TypeAlias
+
 import numpy as np
 
 from muxly_dagster.state.posts import MARK
 
 _ONE, _LOW = np.uint64(1), np.uint64(63)
 _SHIFTS = tuple(np.uint64(shift) for shift in (6, 12, 18))
+
+
+Keys: TypeAlias = "np.ndarray[Any, np.dtype[np.uint32]]"
+
+
+def keys_of(marks: bytes) -> Keys:
+    """A key of each mark, by which they are spread: of its bytes, some that no two streams or ids have in common but by chance."""
+    return np.frombuffer(marks, "<u4")[2 :: MARK // 4]
 
 
 class Batch:
@@ -18,9 +28,8 @@ class Batch:
 
     def __init__(self, marks: bytes) -> None:
         self.marks = marks
-        quarters = np.frombuffer(marks, "<u4").reshape(-1, 4)
-        choice = quarters[:, 3].astype(np.uint64)
-        self.words = quarters[:, 2]
+        choice = np.frombuffer(marks, "<u4")[3 :: MARK // 4].astype(np.uint64)
+        self.words = keys_of(marks)
         self.bits = _ONE << (choice & _LOW)
         for shift in _SHIFTS:
             self.bits |= _ONE << (choice >> shift & _LOW)

@@ -19,6 +19,7 @@ from muxly_dagster.state.marks.merging import Lock, merging, sweeping
 from muxly_dagster.state.marks.segments import Segment
 from muxly_dagster.state.marks.turn import take_turn
 from muxly_dagster.state.posts import MARK
+from muxly_dagster.state.reading import reading
 
 SIZES = tuple(1 << power for power in (21, 24, 27))
 """Bytes of a filter, which grows with what is remembered: 128 MiB are enough for 32 million marks, and good for three times as many."""
@@ -66,15 +67,16 @@ class MarkIndex:
         perhaps = learned.filter.perhaps(batch)
         if learned is self._complete and not perhaps:
             return []
-        with self._reading(connection) as reading:
-            there = segments.whole(reading)
+        with self._beside_or(connection) as looking:
+            there = segments.whole(looking)
             seen = [segment for segment in there if _within(segment, numbers)]
+            others = [segment for segment in there if not _within(segment, numbers)]
             found = set[int]()
             if seen and perhaps:
-                found = {perhaps[at] for at in segments.find(reading, seen, b"".join(batch[at] for at in perhaps))}
-            if len(seen) < len(there):
+                found = {perhaps[at] for at in segments.find(looking, seen, b"".join(batch[at] for at in perhaps))}
+            if others:
                 self._asked += len(batch)
-                found |= segments.find(reading, [segment for segment in there if segment not in seen], batch.marks)
+                found |= segments.find(looking, others, batch.marks)
             else:
                 learned.numbers |= {segment.number for segment in there}  # those too that were merged of such as it has
                 self._complete = learned
@@ -135,7 +137,7 @@ class MarkIndex:
     def _learning(self) -> Generator[None]:
         """Bring into the filter what is not in it; into a new one where it is full of what is remembered, or of what was forgotten."""
         learned = self._learned
-        with self._looking() as connection:
+        with reading(self.engine) as connection:
             there = segments.whole(connection)
         count = sum(segment.count for segment in there)
         filled = learned.filter.count + sum(segment.count for segment in there if not _within(segment, learned.numbers))
@@ -146,20 +148,18 @@ class MarkIndex:
             if not _within(segment, learned.numbers):
                 parts = segments.parts(segment, _LEARNED)
                 for part in range(parts):
-                    with self._looking() as connection:
+                    with reading(self.engine) as connection:
                         learned.take(segments.read(connection, [segment.span(part, parts)]))
                     yield
-                with self._looking() as connection:
-                    if segments.is_there(connection, segment):  # else it was merged meanwhile, and maybe swept before all of it was read
-                        learned.knows(segment)
+                with reading(self.engine) as connection:
+                    is_there = connection.scalar(segments.row_of(segment.number)) is not None
+                if is_there:  # else it was merged meanwhile, and maybe swept before all of it was read
+                    learned.knows(segment)
         self._learned, self._coming, self._asked = learned, None, 0
 
-    def _looking(self) -> sa.Connection:
-        return self.engine.connect().execution_options(muxly_reads=True)
-
-    def _reading(self, connection: sa.Connection) -> AbstractContextManager[sa.Connection]:
+    def _beside_or(self, connection: sa.Connection) -> AbstractContextManager[sa.Connection]:
         """A connection to the index: where it lies beside, one of its own."""
-        return nullcontext(connection) if self.engine is self._shared else self._looking()
+        return nullcontext(connection) if self.engine is self._shared else reading(self.engine)
 
 
 class _Learned:

@@ -10,6 +10,7 @@ from muxly_dagster.state import tables
 from muxly_dagster.state.marks import segments
 from muxly_dagster.state.marks.segments import Segment
 from muxly_dagster.state.marks.turn import take_turn
+from muxly_dagster.state.reading import reading
 
 Lock = Callable[[str], AbstractContextManager[None]]
 """Holds a name alone among all processes. Raises BusyError where another one has it."""
@@ -49,9 +50,9 @@ def sweeping(engine: sa.Engine) -> Generator[None]:
     """Delete the buckets of segments that are none any more, step by step."""
     place: int | None = 0
     while place is not None:
-        with engine.connect().execution_options(muxly_reads=True) as connection:
+        with reading(engine) as connection:
             place = connection.scalar(sa.select(sa.func.min(_buckets.c.place)).where(_buckets.c.place >= place))
-            is_left = place is not None and connection.scalar(_is_there(place)) is None
+            is_left = place is not None and connection.scalar(segments.row_of(segments.number_at(place))) is None
         if place is None:
             return
         if is_left:
@@ -59,18 +60,14 @@ def sweeping(engine: sa.Engine) -> Generator[None]:
             with engine.begin() as connection:
                 # Asked again: a segment and its buckets may have come since the look.
                 span = sa.and_(_buckets.c.place >= place, _buckets.c.place < upto)
-                connection.execute(sa.delete(_buckets).where(span, ~sa.exists(_is_there(place))))
+                connection.execute(sa.delete(_buckets).where(span, ~sa.exists(segments.row_of(segments.number_at(place)))))
             yield
         else:
             place = segments.behind(place)
 
 
-def _is_there(place: int) -> sa.Select[int]:
-    return sa.select(_segments.c.segment).where(_segments.c.segment == segments.number_at(place))
-
-
 def _due(engine: sa.Engine) -> Sequence[Segment]:
-    with engine.connect().execution_options(muxly_reads=True) as connection:
+    with reading(engine) as connection:
         there = segments.whole(connection)
     lowest = 0
     for limit in _GROWING:
@@ -89,7 +86,7 @@ def _merge(engine: sa.Engine, olds: Sequence[Segment]) -> Generator[None]:
         new = segments.begin(connection, since, at, sum(old.count for old in olds), [old.number for old in olds])
     parts = segments.parts(new, _STEP)
     for part in range(parts):
-        with engine.connect().execution_options(muxly_reads=True) as connection:
+        with reading(engine) as connection:
             marks = segments.read(connection, [old.span(part, parts) for old in olds])
         with engine.begin() as connection:
             segments.write(connection, new, segments.only(marks, part, parts))

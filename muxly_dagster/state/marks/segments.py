@@ -14,6 +14,7 @@ import orjson
 import sqlalchemy as sa
 
 from muxly_dagster.state import tables
+from muxly_dagster.state.marks.batch import Keys, keys_of
 from muxly_dagster.state.posts import MARK
 
 _FULL = 256  # marks of a bucket, or half as many
@@ -63,11 +64,11 @@ class Segment:
     buckets: int
     merged: tuple[int, ...] = ()
 
-    def places(self, keys: "np.ndarray[Any, np.dtype[np.uint32]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
+    def places(self, keys: Keys) -> "np.ndarray[Any, np.dtype[np.int64]]":
         """Where the buckets of some keys lie."""
         return self.number * _PLACES + (keys.astype(np.int64) * self.buckets >> 32)
 
-    def span(self, part: int = 0, parts: int = 1) -> tuple[int, int]:
+    def span(self, part: int, parts: int) -> tuple[int, int]:
         """The first and last place of one of so many equal parts of all keys; there may be others in these buckets."""
         first, end = part * self.buckets // parts, -(-(part + 1) * self.buckets // parts)
         return self.number * _PLACES + first, self.number * _PLACES + end - 1
@@ -95,20 +96,15 @@ def behind(place: int) -> int:
     return (number_at(place) + 1) * _PLACES
 
 
-def keys_of(marks: bytes) -> "np.ndarray[Any, np.dtype[np.uint32]]":
-    """The keys by which marks are spread: of their bytes, some that no two streams or ids have in common but by chance."""
-    return np.frombuffer(marks, "<u4").reshape(-1, MARK // 4)[:, 2]
-
-
 def whole(connection: sa.Connection) -> list[Segment]:
     """All segments that are written to their end, the oldest first."""
     rows = connection.execute(_WHOLE)
     return [Segment(number, since, at, count, buckets, tuple(orjson.loads(of))) for number, since, at, count, buckets, of in rows]
 
 
-def is_there(connection: sa.Connection, segment: Segment) -> bool:
-    """Whether a segment was neither merged nor forgotten since."""
-    return connection.scalar(sa.select(_segments.c.segment).where(_segments.c.segment == segment.number)) is not None
+def row_of(number: int) -> sa.Select[int]:
+    """Finds the segment of a number, whole or not, unless it was merged or forgotten."""
+    return sa.select(_segments.c.segment).where(_segments.c.segment == number)
 
 
 def begin(connection: sa.Connection, since: int, at: int, count: int, merged: Sequence[int] = ()) -> Segment:
@@ -136,8 +132,8 @@ def write(connection: sa.Connection, segment: Segment, marks: bytes) -> None:
 def finish(connection: sa.Connection, segment: Segment) -> None:
     """Say that a segment is whole; what it was made of is none any more."""
     update = sa.update(_segments).where(_segments.c.segment == segment.number).values(count=segment.count)
-    is_there = connection.execute(update).rowcount == 1  # else another process took what was not whole for left behind
-    if segment.merged and is_there:
+    finished = connection.execute(update).rowcount == 1  # else another process took what was not whole for left behind
+    if segment.merged and finished:
         connection.execute(sa.delete(_segments).where(_segments.c.segment.in_(segment.merged)))
 
 
